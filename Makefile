@@ -1,0 +1,42 @@
+# Targets for a reader with make; README.md says how to do the same without it.
+.DEFAULT_GOAL := help
+.PHONY: help venv book test serve notebooks tidy clean
+PYTHON ?= python3
+BIN := .venv/bin
+SIZE ?= default
+# Threads of several chapters or tests on the same cores slow each other down manyfold.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
+
+help:  ## say what each target does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1	/'
+
+venv: .venv/installed  ## make .venv and install requirements.txt into it
+
+.venv/installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+book: venv  ## run the chapters that are stale and build the pages into _build/html
+	$(BIN)/python book/build.py --size $(SIZE)
+	@echo "read it: make serve"
+
+test: venv  ## check style and types, run all tests and, at smoke size, all notebooks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/python book/build.py --size smoke
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+serve:  ## show the built book at http://localhost:8000
+	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+notebooks: venv  ## open the chapters in Jupyter
+	$(BIN)/jupyter lab book
+
+tidy: venv  ## bring notebooks and addresses to the form they are committed in
+	$(BIN)/python book/tidy.py
+
+clean:  ## delete what was built, but not .venv
+	rm -rf _build

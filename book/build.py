@@ -1,0 +1,206 @@
+"""Build the book: execute the chapters that are stale, in parallel, then make the pages.
+
+    python book/build.py            default size, pages in _build/html
+    python book/build.py --size S   a size of presets.yml (smoke, gpu), in _build/S/_build/html
+
+A chapter is stale when its notebook, its parameters, ganlib, its files in results/ or the version
+of Python or torch changed since it ran. Executed chapters are kept one by one in
+_build/<size>/executed, so an interrupted build goes on where it was.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+import yaml
+
+BOOK = Path(__file__).resolve().parent
+ROOT = BOOK.parent
+CHECK = "application/vnd.ganlib.check+json"
+
+
+def chapters() -> list[Path]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    pages = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    return [path for p in pages if (path := ROOT / f"{p}.ipynb").exists()]
+
+
+def presets(size: str) -> dict[str, dict]:
+    if size == "default":
+        return {}
+    sizes = yaml.safe_load((BOOK / "presets.yml").read_text())
+    if size not in sizes:
+        sys.exit(f"size default, {', '.join(sizes)} expected, got {size!r}")
+    return sizes[size]
+
+
+def key_of(chapter: Path, parameters: dict) -> str:
+    """A hash of all that a chapter's outputs depend on."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    digest.update(f"{sys.version_info[:2]} {version('torch')}".encode())
+    library = [p for p in (ROOT / "ganlib").iterdir() if p.suffix in (".py", ".safetensors")]
+    results = (BOOK / "results").glob(f"{chapter.stem[:2]}_*")
+    for path in sorted([chapter, *library, *results]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_fresh(executed: Path, key: str) -> bool:
+    return executed.exists() and json.loads(executed.read_text())["metadata"].get("key") == key
+
+
+def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[float, str]:
+    """Run one chapter (in a worker process); return its seconds and, if a cell failed, why."""
+    import papermill
+    from traitlets.config import Config
+
+    # Sockets in files, where there are such, cannot collide as ports of parallel kernels can.
+    config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
+    known = papermill.inspect_notebook(str(chapter))
+    if unknown := set(parameters) - set(known):
+        return 0.0, f"presets.yml sets {sorted(unknown)}, but the chapter has {sorted(known)}"
+    start, part = time.time(), executed.with_suffix(".part.ipynb")
+    try:
+        papermill.execute_notebook(
+            chapter, part, parameters, kernel_name="python3", cwd=str(BOOK), progress_bar=False,
+            config=config,
+            coalesce_streams=True, log_output=False,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
+        cell = f"cell {error.cell_index}:\n\n{error.source}\n\n"
+        return time.time() - start, cell + "\n".join(traceback[-25:])
+    seconds = time.time() - start
+    notebook = nbformat.read(part, 4)
+    notebook.metadata.update(key=key, seconds=round(seconds, 1))
+    nbformat.write(notebook, part)
+    part.replace(executed)
+    return seconds, ""
+
+
+def execute_stale(size: str, jobs: int) -> list[Path]:
+    """Bring `_build/<size>/executed` up to date, showing progress; exit if a cell failed."""
+    from tqdm import tqdm
+
+    folder, sizes = ROOT / "_build" / size / "executed", presets(size)
+    folder.mkdir(parents=True, exist_ok=True)
+    if unknown := set(sizes) - {c.stem for c in chapters()}:
+        sys.exit(f"presets.yml names chapters that do not exist: {sorted(unknown)}")
+    # One thread for each chapter: threads of several chapters on busy cores cost up to 40 times.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    todo = []
+    for chapter in chapters():
+        parameters = sizes.get(chapter.stem, {})
+        key = key_of(chapter, parameters)
+        if not is_fresh(folder / chapter.name, key):
+            todo.append((chapter, folder / chapter.name, parameters, key))
+    failed, total = [], len(chapters())
+    jobs = max(1, min(jobs, len(todo)))
+    with ProcessPoolExecutor(jobs) as pool, tqdm(total=len(todo), disable=None) as bar:
+        # Later chapters are longer and start first; as many run at a time as there are jobs.
+        runs = {pool.submit(execute, *job): job[0].stem for job in reversed(todo)}
+        waiting = list(runs.values())
+
+        def tell(line: str) -> None:
+            tqdm.write(line + ("; running " + ", ".join(waiting[:jobs]) if waiting else ""))
+            sys.stdout.flush()
+
+        tell(f"chapters ({size} size): {total - len(todo)} up to date, {len(todo)} to run")
+        try:
+            for run in as_completed(runs):
+                name, (seconds, error) = runs[run], run.result()
+                waiting.remove(name)
+                failed += [f"--- {name}, {error}"] if error else []
+                bar.update()
+                tell(f"{'FAILED' if error else 'done'} {name} in {seconds:.0f} s")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            sys.exit(
+                "\ninterrupted: finished chapters are kept, the same command goes on from here"
+            )
+    if failed:
+        sys.exit("\n\n".join(["", *failed]))
+    return [folder / chapter.name for chapter in chapters()]
+
+
+def pages_of(executed: list[Path]) -> dict[str, bytes]:
+    """All files that Sphinx reads, by path: the book with its executed chapters."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config["execute"]["execute_notebooks"] = "off"  # they have just run
+    files = {"_config.yml": yaml.safe_dump(config).encode()}
+    sources = [ROOT / "_toc.yml", *BOOK.glob("*.md"), *BOOK.glob("*.bib")]
+    sources += [p for p in (BOOK / "_static").rglob("*") if p.is_file()]
+    files |= {str(p.relative_to(ROOT)): p.read_bytes() for p in sources}
+    for path in executed:
+        notebook = nbformat.read(path, 4)
+        notebook.metadata.pop("widgets", None)
+        for cell in notebook.cells:
+            if "live" in cell.metadata.get("tags", []):
+                cell.outputs = []  # a widget is dead without a kernel
+            for output in cell.get("outputs", []):
+                output.get("data", {}).pop(CHECK, None)
+            cell.metadata.pop("papermill", None)
+        for name in ("papermill", "seconds", "key"):
+            notebook.metadata.pop(name, None)
+        files[f"book/{path.name}"] = nbformat.writes(notebook).encode()
+    return files
+
+
+def make_pages(size: str, files: dict[str, bytes]) -> Path:
+    """Write the files and run Sphinx on them, unless nothing changed; return the site."""
+    source = ROOT / "_build" / size / "source"
+    output = ROOT if size == "default" else ROOT / "_build" / size
+    site, stamp = output / "_build" / "html", ROOT / "_build" / size / "site.key"
+    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+    if (site / "index.html").exists() and stamp.exists() and stamp.read_text() == digest:
+        print("pages: up to date")
+        return site
+    for path in source.rglob("*"):
+        if path.is_file() and str(path.relative_to(source)) not in files:
+            path.unlink()
+    for name, content in files.items():
+        path = source / name
+        if not path.exists() or path.read_bytes() != content:  # Sphinx goes by modification time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    print("pages: making them", flush=True)
+    command = ["build", str(source), "--path-output", str(output), "-W", "--keep-going", "-q"]
+    run = subprocess.run(
+        [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", *command],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if run.returncode:
+        shutil.rmtree(site.parent / ".doctrees", ignore_errors=True)  # or warnings show only once
+        lines = (run.stdout + run.stderr).splitlines()
+        told = [line for line in lines if re.search("WARNING|ERROR|Error", line)]
+        sys.exit("\n".join(["the pages have faults:", *(told or lines[-40:])]))
+    stamp.write_text(digest)
+    return site
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", default="default")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    start = time.time()
+    executed = execute_stale(options.size, options.jobs)
+    site = make_pages(options.size, pages_of(executed))
+    print(f"the book is in {site}/index.html  ({time.time() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()

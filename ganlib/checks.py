@@ -1,0 +1,93 @@
+"""Claims that a chapter asserts while it runs: shown in the page, collected by the build.
+
+A check that does not hold raises, so the chapter, and with it the build, fails. A check with
+`judge=False` (a run too short for what it claims) only reports what was measured.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+MIME = "application/vnd.ganlib.check+json"
+
+
+class CheckFailed(AssertionError):
+    """A claim of the book does not hold in this run."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check, as it is displayed and as the build collects it.
+
+    `label` is the label of the numbered statement that is checked, or of the check itself.
+    """
+
+    label: str
+    claim: str
+    measured: str
+    required: str
+    judged: bool
+
+    def __repr__(self) -> str:
+        verdict = "holds" if self.judged else "not judged at this size"
+        return f"{verdict}: {self.claim}; {self.measured}, {self.required}"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        verdict = "✓ holds" if self.judged else "not judged at this size"
+        html = (
+            f'<div class="check" id="check-{self.label}"><strong>{verdict}</strong> '
+            f"{self.claim}<br><small>{self.measured}, {self.required}</small></div>"
+        )
+        return {"text/plain": repr(self), "text/html": html, MIME: dict(vars(self))}
+
+
+def check_equal(
+    label: str, claim: str, found: Any, expected: Any, tolerance: float, *, judge: bool = True
+) -> Check:
+    """Check that all numbers in `found` equal those in `expected` within `tolerance`."""
+    found = torch.as_tensor(found, dtype=torch.float64)
+    expected = torch.as_tensor(expected, dtype=torch.float64)
+    # Equal infinities deviate by 0; a NaN anywhere must fail.
+    deviation = torch.where(found == expected, 0.0, (found - expected).abs()).max().item()
+    result = Check(
+        label,
+        claim,
+        f"largest deviation {deviation:.1e}",
+        f"tolerance {tolerance:.0e}",
+        judge,
+    )
+    return _judge(result, deviation <= tolerance)
+
+
+def check_range(
+    label: str,
+    claim: str,
+    found: Any,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    judge: bool = True,
+) -> Check:
+    """Check that all numbers in `found` lie between the bounds that are given."""
+    found = torch.as_tensor(found, dtype=torch.float64)
+    low, high = found.min().item(), found.max().item()
+    measured = f"found {low:.4g}" if low == high else f"found {low:.4g} to {high:.4g}"
+    bounds, holds = [], True
+    if at_least is not None:
+        bounds.append(f"at least {at_least:g}")
+        holds = holds and low >= at_least
+    if at_most is not None:
+        bounds.append(f"at most {at_most:g}")
+        holds = holds and high <= at_most
+    if not bounds:
+        raise ValueError("at_least or at_most expected, got neither")
+    return _judge(Check(label, claim, measured, " and ".join(bounds) + " required", judge), holds)
+
+
+def _judge(result: Check, holds: bool) -> Check:
+    if result.judged and not holds:
+        raise CheckFailed(
+            f"does not hold: {result.claim} ({result.label}); {result.measured}, {result.required}"
+        )
+    return result

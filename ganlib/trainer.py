@@ -1,0 +1,234 @@
+"""One training step, the loop around it, its state and its history.
+
+`train_step` and its twin `simultaneous_step` are the only code here that trains a GAN. What is
+trained, on what and by which loss is passed in:
+
+draw(rng)                               one fresh batch, in whatever form the losses read it
+loss_d(generator, discriminator, batch) D's scalar loss, and detached scalars to record
+loss_g(generator, discriminator, batch) the same for G
+"""
+
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+Draw = Callable[[torch.Generator], Any]
+Loss = Callable[[Module, Module, Any], tuple[Tensor, dict[str, Tensor]]]
+
+
+class History:
+    """What training recorded: named scalars by step, and snapshots.
+
+    `series("loss/D")` is a pair of arrays, steps and values. Names: "loss/D", "loss/G" and what
+    the losses log, at every step; "grad/D", "grad/G" (Euclidean norms over all weights) at every
+    `log_every`-th. `snapshots[step]` is what `snapshot(generator)` returned after that step.
+    """
+
+    def __init__(self) -> None:
+        self.scalars: dict[str, list[tuple[int, float]]] = {}
+        self.snapshots: dict[int, Any] = {}
+
+    def record(self, step: int, values: dict[str, float]) -> None:
+        for name, number in values.items():
+            self.scalars.setdefault(name, []).append((step, number))
+
+    def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        if name not in self.scalars:
+            raise ValueError(f"one of {sorted(self.scalars)} expected, got {name!r}")
+        steps, values = zip(*self.scalars[name], strict=True)
+        return np.array(steps), np.array(values)
+
+
+@dataclass
+class State:
+    """All that training changes. `rng` draws the batches; `step` counts finished steps.
+
+    `average`, if wanted, is a running average of G's weights (`running_average`).
+    """
+
+    generator: Module
+    discriminator: Module
+    opt_g: Optimizer
+    opt_d: Optimizer
+    rng: torch.Generator
+    step: int = 0
+    history: History = field(default_factory=History)
+    average: AveragedModel | None = None
+
+    @property
+    def sampling_generator(self) -> Module:
+        """The generator to draw samples from: the running average if there is one, else G."""
+        return self.generator if self.average is None else self.average.module
+
+
+def running_average(generator: Module, decay: float) -> AveragedModel:
+    """Exponential moving average of the weights: average <- decay * average + (1 - decay) * G."""
+    if not 0 <= decay < 1:
+        raise ValueError(f"a decay in [0, 1) expected, got {decay}")
+    return AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def generate(generator: Module, z: Tensor, batch_size: int = 1000) -> Tensor:
+    """G(z) without gradients and in evaluation mode (batch norm by its running statistics)."""
+    was_training = generator.training
+    generator.eval()
+    try:
+        with torch.no_grad():
+            return torch.cat([generator(part) for part in z.split(batch_size)])
+    finally:
+        generator.train(was_training)
+
+
+def compute_gradients(
+    loss_function: Loss, state: State, batch: Any, optimizer: Optimizer
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Evaluate one player's loss on a batch and leave its gradients in the player's weights."""
+    optimizer.zero_grad()
+    loss, logs = loss_function(state.generator, state.discriminator, batch)
+    loss.backward()
+    return loss.detach(), logs
+
+
+def train_step(
+    state: State, draw: Draw, loss_d: Loss, loss_g: Loss, n_critic: int
+) -> dict[str, Tensor]:
+    """One round of Algorithm 1: n_critic updates of D, then one of G, each on a fresh batch.
+
+    Source: Goodfellow et al. (2014), Algorithm 1, where n_critic is called k.
+    """
+    for _ in range(n_critic):
+        value_d, logs_d = compute_gradients(loss_d, state, draw(state.rng), state.opt_d)
+        state.opt_d.step()
+    with frozen(state.discriminator):
+        value_g, logs_g = compute_gradients(loss_g, state, draw(state.rng), state.opt_g)
+    state.opt_g.step()
+    return {"loss/D": value_d, **logs_d, "loss/G": value_g, **logs_g}
+
+
+def simultaneous_step(
+    state: State, draw: Draw, loss_d: Loss, loss_g: Loss, n_critic: int
+) -> dict[str, Tensor]:
+    """As `train_step`, but G's gradient is taken before D's last update is made.
+
+    Source: the code published with Goodfellow et al. (2014), with n_critic = 1.
+    """
+    for i in range(n_critic):
+        value_d, logs_d = compute_gradients(loss_d, state, draw(state.rng), state.opt_d)
+        if i < n_critic - 1:
+            state.opt_d.step()
+    with frozen(state.discriminator):
+        value_g, logs_g = compute_gradients(loss_g, state, draw(state.rng), state.opt_g)
+    state.opt_d.step()
+    state.opt_g.step()
+    return {"loss/D": value_d, **logs_d, "loss/G": value_g, **logs_g}
+
+
+@contextmanager
+def frozen(network: Module) -> Iterator[None]:
+    """No gradients for this network's weights inside the block; gradients still pass through."""
+    weights = [p for p in network.parameters() if p.requires_grad]
+    for p in weights:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in weights:
+            p.requires_grad_(True)
+
+
+def train(
+    state: State,
+    draw: Draw,
+    loss_d: Loss,
+    loss_g: Loss,
+    *,
+    until: int,
+    n_critic: int = 1,
+    log_every: int = 50,
+    step: Callable[..., dict[str, Tensor]] = train_step,
+    before_step: Callable[[State], None] | None = None,
+    snapshot: Callable[[Module], Any] | None = None,
+    snapshot_at: Collection[int] | None = None,
+) -> History:
+    """Train until `state.step` is `until` steps; a finished state is left as it is.
+
+    `until` is absolute, so that an interrupted call goes on when it is made again.
+    `before_step(state)` sets what depends on the step (a learning rate, a noise level) from
+    `state.step`. `snapshot(generator)` is called with the running average of G if there is one,
+    after the steps in `snapshot_at` (0 is before the first; default: every logged step).
+    Numbers are read from the device every `log_every` steps; a loss that is not finite then
+    stops training with FloatingPointError, which names it and its step.
+    """
+    if until < 0 or n_critic < 1 or log_every < 1:
+        raise ValueError(
+            "until >= 0, n_critic >= 1 and log_every >= 1 expected, got "
+            f"until={until}, n_critic={n_critic}, log_every={log_every}"
+        )
+    history, pending = state.history, []
+
+    def take_snapshot() -> None:
+        wanted = state.step % log_every == 0 if snapshot_at is None else state.step in snapshot_at
+        if snapshot is not None and wanted and state.step not in history.snapshots:
+            history.snapshots[state.step] = snapshot(state.sampling_generator)
+
+    take_snapshot()
+    if state.step >= until:
+        return history
+    bar = tqdm(total=until, initial=state.step, unit="step", file=sys.stdout, ncols=88)
+    try:
+        while state.step < until:
+            if before_step is not None:
+                before_step(state)
+            pending.append((state.step + 1, step(state, draw, loss_d, loss_g, n_critic)))
+            state.step += 1
+            if state.average is not None:
+                state.average.update_parameters(state.generator)
+            if state.step % log_every == 0 or state.step == until:
+                _read_back(history, pending)
+                history.record(state.step, _gradient_norms(state))
+                losses = {name: history.scalars[name][-1][1] for name in ("loss/D", "loss/G")}
+                bar.set_postfix(losses, refresh=False)
+                bar.update(state.step - bar.n)
+            take_snapshot()
+    finally:
+        _read_back(history, pending)
+        bar.close()
+    return history
+
+
+def _read_back(history: History, pending: list[tuple[int, dict[str, Tensor]]]) -> None:
+    """Move pending scalars into the history by one transfer, and empty `pending`."""
+    if not pending:
+        return
+    numbers = torch.stack([v.float() for _, logs in pending for v in logs.values()]).tolist()
+    rows, position = list(pending), 0
+    pending.clear()
+    for step, logs in rows:
+        values = dict(zip(logs, numbers[position : position + len(logs)], strict=True))
+        position += len(logs)
+        for name, number in values.items():
+            if not np.isfinite(number):
+                raise FloatingPointError(
+                    f"{name} is {number} at step {step}: training stopped. Common causes: a "
+                    "learning rate that is too high, or a logarithm of a sigmoid in the loss"
+                )
+        history.record(step, values)
+
+
+def _gradient_norms(state: State) -> dict[str, float]:
+    norms = {}
+    for name, network in (("grad/D", state.discriminator), ("grad/G", state.generator)):
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        norms[name] = get_total_norm(gradients).item()
+    return norms
