@@ -17,16 +17,17 @@ import shutil
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+import statements
 import yaml
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
-CHECK = "application/vnd.ganlib.check+json"
 
 
 def chapters() -> list[Path]:
@@ -55,31 +56,28 @@ def key_of(chapter: Path, parameters: dict) -> str:
     return digest.hexdigest()
 
 
-def is_fresh(executed: Path, key: str) -> bool:
-    return executed.exists() and json.loads(executed.read_text())["metadata"].get("key") == key
-
-
 def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[float, str]:
-    """Run one chapter (in a worker process); return its seconds and, if a cell failed, why."""
+    """Run one chapter (in a worker process); return its seconds and, if it failed, why."""
     import papermill
     from traitlets.config import Config
 
-    # Sockets in files, where there are such, cannot collide as ports of parallel kernels can.
-    config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
     known = papermill.inspect_notebook(str(chapter))
     if unknown := set(parameters) - set(known):
         return 0.0, f"presets.yml sets {sorted(unknown)}, but the chapter has {sorted(known)}"
     start, part = time.time(), executed.with_suffix(".part.ipynb")
+    # Sockets in files, where there are such, cannot collide as ports of parallel kernels can.
+    config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
+    options = {"progress_bar": False, "config": config, "coalesce_streams": True}
     try:
         papermill.execute_notebook(
-            chapter, part, parameters, kernel_name="python3", cwd=str(BOOK), progress_bar=False,
-            config=config,
-            coalesce_streams=True, log_output=False,
-        )  # fmt: skip
+            chapter, part, parameters, kernel_name="python3", cwd=str(BOOK), **options
+        )
     except papermill.PapermillExecutionError as error:
         traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
         cell = f"cell {error.cell_index}:\n\n{error.source}\n\n"
         return time.time() - start, cell + "\n".join(traceback[-25:])
+    except Exception as error:  # a kernel that died, a disk that is full
+        return time.time() - start, f"{type(error).__name__}: {error}"
     seconds = time.time() - start
     notebook = nbformat.read(part, 4)
     notebook.metadata.update(key=key, seconds=round(seconds, 1))
@@ -92,20 +90,17 @@ def execute_stale(size: str, jobs: int) -> list[Path]:
     """Bring `_build/<size>/executed` up to date, showing progress; exit if a cell failed."""
     from tqdm import tqdm
 
-    folder, sizes = ROOT / "_build" / size / "executed", presets(size)
+    folder, sizes, todo, failed = ROOT / "_build" / size / "executed", presets(size), [], []
     folder.mkdir(parents=True, exist_ok=True)
-    if unknown := set(sizes) - {c.stem for c in chapters()}:
-        sys.exit(f"presets.yml names chapters that do not exist: {sorted(unknown)}")
     # One thread for each chapter: threads of several chapters on busy cores cost up to 40 times.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    todo = []
     for chapter in chapters():
         parameters = sizes.get(chapter.stem, {})
-        key = key_of(chapter, parameters)
-        if not is_fresh(folder / chapter.name, key):
-            todo.append((chapter, folder / chapter.name, parameters, key))
-    failed, total = [], len(chapters())
+        key, executed = key_of(chapter, parameters), folder / chapter.name
+        ran = json.loads(executed.read_text())["metadata"] if executed.exists() else {}
+        if ran.get("key") != key:
+            todo.append((chapter, executed, parameters, key))
     jobs = max(1, min(jobs, len(todo)))
     with ProcessPoolExecutor(jobs) as pool, tqdm(total=len(todo), disable=None) as bar:
         # Later chapters are longer and start first; as many run at a time as there are jobs.
@@ -116,7 +111,7 @@ def execute_stale(size: str, jobs: int) -> list[Path]:
             tqdm.write(line + ("; running " + ", ".join(waiting[:jobs]) if waiting else ""))
             sys.stdout.flush()
 
-        tell(f"chapters ({size} size): {total - len(todo)} up to date, {len(todo)} to run")
+        tell(f"chapters, {size} size: {len(chapters()) - len(todo)} fresh, {len(todo)} to run")
         try:
             for run in as_completed(runs):
                 name, (seconds, error) = runs[run], run.result()
@@ -126,9 +121,7 @@ def execute_stale(size: str, jobs: int) -> list[Path]:
                 tell(f"{'FAILED' if error else 'done'} {name} in {seconds:.0f} s")
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            sys.exit(
-                "\ninterrupted: finished chapters are kept, the same command goes on from here"
-            )
+            sys.exit("\ninterrupted: finished chapters are kept, the same command goes on")
     if failed:
         sys.exit("\n\n".join(["", *failed]))
     return [folder / chapter.name for chapter in chapters()]
@@ -140,8 +133,9 @@ def pages_of(executed: list[Path]) -> dict[str, bytes]:
     config["execute"]["execute_notebooks"] = "off"  # they have just run
     files = {"_config.yml": yaml.safe_dump(config).encode()}
     sources = [ROOT / "_toc.yml", *BOOK.glob("*.md"), *BOOK.glob("*.bib")]
-    sources += [p for p in (BOOK / "_static").rglob("*") if p.is_file()]
+    sources += [*BOOK.glob("_ext/*.py"), *(p for p in BOOK.glob("_static/**/*") if p.is_file())]
     files |= {str(p.relative_to(ROOT)): p.read_bytes() for p in sources}
+    files["book/statements.md"] = statements.page(executed).encode()
     for path in executed:
         notebook = nbformat.read(path, 4)
         notebook.metadata.pop("widgets", None)
@@ -149,7 +143,9 @@ def pages_of(executed: list[Path]) -> dict[str, bytes]:
             if "live" in cell.metadata.get("tags", []):
                 cell.outputs = []  # a widget is dead without a kernel
             for output in cell.get("outputs", []):
-                output.get("data", {}).pop(CHECK, None)
+                output.get("data", {}).pop(statements.CHECK, None)
+                if "cover" in cell.metadata.get("tags", []):  # the first picture of the book
+                    files["book/_static/cover.png"] = b64decode(output["data"]["image/png"])
             cell.metadata.pop("papermill", None)
         for name in ("papermill", "seconds", "key"):
             notebook.metadata.pop(name, None)
@@ -190,9 +186,7 @@ def make_pages(size: str, files: dict[str, bytes]) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--size", default="default")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()

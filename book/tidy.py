@@ -8,6 +8,7 @@ default-size run into the notebooks (tests compare them), and clears all other o
 """
 
 import re
+from pathlib import Path
 
 import nbformat
 from build import ROOT, chapters
@@ -36,35 +37,38 @@ def store_outputs() -> None:
         nbformat.write(notebook, path)
 
 
-def stamp() -> None:
-    """Write the address and the version of pyproject.toml into all files that repeat them."""
+def stamped() -> dict[Path, str]:
+    """The text that each file repeating pyproject.toml's address and version should have."""
     project = (ROOT / "pyproject.toml").read_text()
-    address = re.search(r'^Repository = "(.*)"', project, re.M)[1]
-    number = re.search(r'^version = "(.*)"', project, re.M)[1]
+    address, number = (
+        re.findall(rf'^{name} = "(.*)"', project, re.M)[0] for name in ("Repository", "version")
+    )
     repository, tag = address.removeprefix("https://github.com/"), f"v{number}"
-    colab = f"https://colab.research.google.com/github/{repository}/blob/{tag}/"
+    texts = {}
     for path, pattern, text in (
         ("_config.yml", r"(?m)^  url: .*$", f"  url: {address}"),
         ("_config.yml", r"(?m)^  branch: .*$", f"  branch: {tag}"),
         (
             "README.md",
-            r"https://colab\.research\.google\.com/github/[^/]+/[^/]+/blob/[^/]+/",
-            colab,
+            r"(?<=github/)[^/\s]+/[^/\s]+/blob/[^/\s]+(?=/book)",
+            f"{repository}/blob/{tag}",
         ),
-        ("README.md", r"https://github\.com/[^/]+/[^/)\s]+(?=\.git)", address),
+        ("README.md", r"https://github\.com/[^/\s]+/[^/\s]+(?=\.git)", address),
         ("CITATION.cff", r"(?m)^version: .*$", f"version: {number}"),
         ("CITATION.cff", r"(?m)^repository-code: .*$", f"repository-code: {address}"),
         ("ganlib/__init__.py", r"(?m)^__version__ = .*$", f'__version__ = "{number}"'),
     ):
         file = ROOT / path
-        file.write_text(re.sub(pattern, text, file.read_text()))
+        texts[file] = re.sub(pattern, text, texts.get(file) or file.read_text())
     for chapter in chapters():
         notebook = nbformat.read(chapter, 4)
         first = next(cell for cell in notebook.cells if cell.cell_type == "code")
         first.source = SETUP.format(address=address, tag=tag)
-        nbformat.write(notebook, chapter)
+        texts[chapter] = nbformat.writes(notebook) + "\n"
+    return texts
 
 
 if __name__ == "__main__":
-    stamp()
+    for path, text in stamped().items():
+        path.write_text(text)
     store_outputs()

@@ -4,6 +4,7 @@ A check that does not hold raises, so the chapter, and with it the build, fails.
 `judge=False` (a run too short for what it claims) only reports what was measured.
 """
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,11 @@ class Check:
     required: str
     judged: bool
 
+    @property
+    def anchor(self) -> str:
+        """Where the page shows it: one for each claim, so that a label can have several checks."""
+        return f"check-{self.label}-{zlib.crc32(self.claim.encode()):08x}"
+
     def __repr__(self) -> str:
         verdict = "holds" if self.judged else "not judged at this size"
         return f"{verdict}: {self.claim}; {self.measured}, {self.required}"
@@ -36,10 +42,14 @@ class Check:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         verdict = "✓ holds" if self.judged else "not judged at this size"
         html = (
-            f'<div class="check" id="check-{self.label}"><strong>{verdict}</strong> '
+            f'<div class="check" id="{self.anchor}"><strong>{verdict}</strong> '
             f"{self.claim}<br><small>{self.measured}, {self.required}</small></div>"
         )
-        return {"text/plain": repr(self), "text/html": html, MIME: dict(vars(self))}
+        return {
+            "text/plain": repr(self),
+            "text/html": html,
+            MIME: vars(self) | {"anchor": self.anchor},
+        }
 
 
 def check_equal(

@@ -127,14 +127,15 @@ def draw_history(
 class Scrubber:
     """Frames with a slider under them, in plain HTML: no kernel, no widgets, works by keyboard.
 
-    `draw(value)` returns the figure of one frame (equal sizes for all); `alt(value)` says what
-    is to be seen in it, and `label` names what the slider moves. Where HTML is not shown (print,
-    a terminal) the frame `start` stands for all.
+    `draw(value)` returns the figure of one frame, or its pixels as an array in [0, 1] (equal sizes
+    for all); `alt(value)` says what is to be seen in it, and `label` names what the slider moves.
+    Where HTML is not shown (print, a terminal) the frame `start` stands for all. `width` is the
+    largest width on the page, in rem.
     """
 
     def __init__(
         self,
-        draw: Callable[[Any], Figure],
+        draw: Callable[[Any], Figure | np.ndarray],
         values: Sequence[Any],
         *,
         label: str,
@@ -142,13 +143,14 @@ class Scrubber:
         shown: Callable[[Any], str] = str,
         start: int = 0,
         dpi: int = 84,
+        width: float = 46,
     ):
         if not len(values):
             raise ValueError("at least one value to draw expected, got none")
         self.frames = [_png(draw(value), dpi) for value in values]
         self.alts = [alt(value) for value in values]
         self.shown = [shown(value) for value in values]
-        self.label, self.start = label, start % len(values)
+        self.label, self.start, self.width = label, start % len(values), width
 
     def __repr__(self) -> str:
         return f"Scrubber of {len(self.frames)} frames over {self.label}: {self.alts[self.start]}"
@@ -167,6 +169,7 @@ class Scrubber:
         key = f"scrubber-{uuid.uuid4().hex[:8]}"
         return _SCRUBBER.format(
             key=key,
+            width=self.width,
             src=sources[self.start],
             alt=html.escape(self.alts[self.start]),
             label=html.escape(self.label),
@@ -180,7 +183,8 @@ class Scrubber:
 # One slider, one picture, a button that plays the frames once. The frames stand in a <datalist>,
 # which browsers do not display.
 _SCRUBBER = """
-<div class="scrubber" id="{key}" style="background:#fff;color:#000;max-width:46rem;padding:.4rem">
+<div class="scrubber" id="{key}"
+style="background:#fff;color:#000;max-width:{width}rem;padding:.4rem">
 <img src="{src}" alt="{alt}" class="dark-light" style="display:block;width:100%;height:auto">
 <div style="display:flex;gap:.7rem;align-items:center;flex-wrap:wrap">
 <button type="button" style="color:#000;background:#fff;border:1px solid #767676;
@@ -224,11 +228,16 @@ aria-valuetext="{shown}" style="flex:1 1 9rem">
 """
 
 
-def _png(figure: Figure, dpi: int) -> bytes:
-    """The figure as a PNG with at most 64 colors, a third of the size of a full-color one."""
+def _png(frame: Figure | np.ndarray, dpi: int) -> bytes:
+    """A frame as a PNG with few colors, a third of the size of a full-color one."""
     buffer, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    picture = Image.open(buffer).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    if isinstance(frame, Figure):
+        frame.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+        picture, colors = Image.open(buffer).convert("RGB"), 64
+    else:
+        picture, colors = Image.fromarray(np.uint8(255 * np.asarray(frame) + 0.5)), 16
+        picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+    picture = picture.quantize(colors, dither=Image.Dither.NONE)
     picture.save(small, format="png", optimize=True)
     return small.getvalue()
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 MASS_TOLERANCE = 1e-3  # catches mistakes; it is not the accuracy of any identity
-SMALLEST = 1e-322  # half of a smaller float64 would round to 0
+SMALLEST = 1e-322  # smaller values count as 0 in the JSD: half of them could round to 0
 
 
 def normalize(p: Tensor, dx: float) -> Tensor:
@@ -66,13 +66,15 @@ def js_divergence(p: Tensor, q: Tensor, dx: float) -> Tensor:
     Errors: ValueError for negative, non-finite or differently shaped input, and for a mass that
     differs from 1 by more than 1e-3. Source: Lin (1991) with equal weights.
     """
-    p, q = _densities(p, q, dx=dx)
+    p, q = _densities(p, q, dx=dx, zero_below=SMALLEST)
     m = (p + q) / 2
     return (kl_divergence(p, m, dx) + kl_divergence(q, m, dx)) / 2
 
 
-def _densities(*densities: Tensor, dx: float | None = None) -> tuple[Tensor, ...]:
-    """The densities in float64; values below `SMALLEST` become 0. Checks all a density must be."""
+def _densities(
+    *densities: Tensor, dx: float | None = None, zero_below: float = 0.0
+) -> tuple[Tensor, ...]:
+    """The densities, checked, in float64; their values below `zero_below` become 0."""
     shapes = {tuple(p.shape) for p in densities}
     if len(shapes) > 1:
         raise ValueError(f"densities on one grid expected, got shapes {sorted(shapes)}")
@@ -92,7 +94,7 @@ def _densities(*densities: Tensor, dx: float | None = None) -> tuple[Tensor, ...
                     f"a density of mass 1 expected, got mass {mass:.6g}: "
                     "extend the grid, or use normalize(p, dx)"
                 )
-        checked.append(torch.where(p < SMALLEST, 0.0, p))
+        checked.append(torch.where(p < zero_below, 0.0, p))
     return tuple(checked)
 
 

@@ -46,8 +46,8 @@ class History:
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         if name not in self.scalars:
             raise ValueError(f"one of {sorted(self.scalars)} expected, got {name!r}")
-        steps, values = zip(*self.scalars[name], strict=True)
-        return np.array(steps), np.array(values)
+        rows = self.scalars[name]
+        return np.array([step for step, _ in rows]), np.array([value for _, value in rows])
 
 
 @dataclass
@@ -185,7 +185,7 @@ def train(
     take_snapshot()
     if state.step >= until:
         return history
-    bar = tqdm(total=until, initial=state.step, unit="step", file=sys.stdout, ncols=88)
+    bar = tqdm(total=until, initial=state.step, unit="step", file=sys.stdout, ncols=76)
     try:
         while state.step < until:
             if before_step is not None:

@@ -1,0 +1,208 @@
+"""The chapters as they are committed, and as they ran at smoke size.
+
+`make test` executes the chapters at smoke size (book/build.py --size smoke) before these tests.
+"""
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book"))
+from build import chapters, presets  # noqa: E402
+from statements import checks_of, titles_of  # noqa: E402
+from tidy import stamped  # noqa: E402
+
+CHAPTERS = chapters()
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=[c.stem for c in CHAPTERS])
+
+
+def cells(chapter: Path, kind: str | None = None) -> list:
+    notebook = nbformat.read(chapter, 4)
+    return [c for c in notebook.cells if kind is None or c.cell_type == kind]
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def test_every_notebook_in_the_folder_is_in_the_table_of_contents():
+    assert sorted((ROOT / "book").glob("*.ipynb")) == sorted(CHAPTERS)
+
+
+def test_notebooks_are_committed_without_outputs_but_for_kept_ones():
+    paths = [str(c) for c in CHAPTERS]
+    run = subprocess.run(
+        [sys.executable, "-m", "nbstripout", "--verify", "--keep-count", *paths],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@each_chapter
+def test_kept_outputs_are_there_and_compared(chapter):
+    for cell in cells(chapter, "code"):
+        assert ("keep_output" in tags(cell)) == ("nbval-check-output" in tags(cell)), cell.source
+        assert bool(cell.outputs) == ("keep_output" in tags(cell)), cell.source
+
+
+@each_chapter
+def test_deterministic_cells_give_their_stored_outputs(chapter, tmp_path):
+    prepared = tmp_path / chapter.name
+    parameters = presets("smoke").get(chapter.stem, {})
+    papermill.execute_notebook(chapter, prepared, parameters, prepare_only=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider"]
+        + ["-p", "no:xdist", "--rootdir", str(tmp_path), str(prepared)],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+
+
+# --- what is taught is what is imported ------------------------------------------------------
+
+
+def bare(function: ast.FunctionDef) -> str:
+    """The syntax tree without docstring, annotations and one leading block of input guards."""
+    body = list(function.body)
+    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:]
+    first = body[0]
+    if isinstance(first, ast.Expr | ast.Assign) and isinstance(first.value, ast.Call):
+        called = first.value.func
+        if isinstance(called, ast.Name) and called.id.startswith("_"):
+            body = body[1:]
+    while isinstance(body[0], ast.If) and all(isinstance(s, ast.Raise) for s in body[0].body):
+        body = body[1:]
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    decorators = [ast.unparse(d) for d in function.decorator_list]
+    return "\n".join([*decorators, ast.unparse(function.args), *map(ast.unparse, body)])
+
+
+def functions(source: str) -> dict[str, ast.FunctionDef]:
+    return {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
+
+
+def taught() -> list[tuple[str, str, str, str]]:
+    found = []
+    for chapter in CHAPTERS:
+        for cell in cells(chapter, "code"):
+            for tag in tags(cell):
+                if tag.startswith("shows:"):
+                    for name in functions(cell.source):
+                        found.append((chapter.stem, tag.removeprefix("shows:"), name, cell.source))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("chapter", "module", "name", "source"), taught(), ids=lambda value: value.split("\n")[0][:40]
+)
+def test_taught_function_equals_the_librarys(chapter, module, name, source):
+    library = importlib.import_module(f"ganlib.{module}")
+    theirs = functions(Path(library.__file__ or "").read_text())[name]
+    assert bare(functions(source)[name]) == bare(theirs), f"{chapter} teaches another {name}"
+
+
+def test_every_function_of_theory_and_losses_is_taught_once():
+    names = [(module, name) for _, module, name, _ in taught()]
+    assert len(names) == len(set(names)), "a function is taught twice"
+    wanted = {
+        "theory": ["optimal_discriminator", "value", "kl_divergence", "js_divergence"],
+        "losses": ["real_loss", "fake_loss", "discriminator_loss", "minimax_generator_loss"]
+        + ["nonsaturating_generator_loss", "gan_loss_d", "gan_loss_g"],
+        "trainer": ["train_step", "compute_gradients"],
+    }
+    assert {(m, n) for m, ns in wanted.items() for n in ns} <= set(names)
+
+
+# --- parameters, address, form ---------------------------------------------------------------
+
+
+@each_chapter
+def test_parameters_and_presets_agree(chapter):
+    (cell,) = [c for c in cells(chapter, "code") if "parameters" in tags(c)]
+    known = papermill.inspect_notebook(str(chapter))
+    assert {"seed", "smoke"} <= set(known)
+    for size in ("smoke", "gpu"):
+        assert set(presets(size).get(chapter.stem, {})) <= set(known)
+    commented = dict(re.findall(r"^(\w+) = .*# gpu: (\S+)", cell.source, re.M))
+    commented = {name: ast.literal_eval(value) for name, value in commented.items()}
+    assert commented == presets("gpu").get(chapter.stem, {})
+
+
+def test_presets_name_only_chapters_that_exist():
+    sizes = yaml.safe_load((ROOT / "book/presets.yml").read_text())
+    assert set(sizes) == {"smoke", "gpu"}
+    assert set(sizes["smoke"]) | set(sizes["gpu"]) <= {c.stem for c in CHAPTERS}
+
+
+def test_address_and_version_stand_everywhere_as_in_pyproject():
+    stale = [p.name for p, text in stamped().items() if p.read_text() != text]
+    assert not stale, f"run `make tidy`: {stale} repeat another address or version"
+
+
+@each_chapter
+def test_cells_are_short_and_follow_prose(chapter):
+    everything = cells(chapter)
+    for before, cell in pairwise(everything):
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 20, cell.source
+            assert before.cell_type == "markdown", f"code after code: {cell.source}"
+
+
+@each_chapter
+def test_three_exercises_with_kind_minutes_and_solution(chapter):
+    text = "\n".join(c.source for c in cells(chapter, "markdown"))
+    number = chapter.stem[:2]
+    labels = re.findall(r"\{exercise\}.*\n:label: (\S+)\n+\*([^*]+)\*", text)
+    assert [label for label, _ in labels] == [f"ex-{number}-{i}" for i in (1, 2, 3)]
+    for label, line in labels:
+        assert re.fullmatch(r"(Derive|Code|Find the bug), \d+ minutes\.?", line), line
+        assert re.search(rf"\{{solution(-start)?\}} {label}\n:class: dropdown", text), label
+
+
+@each_chapter
+def test_every_numbered_statement_is_proved_and_checked(chapter):
+    ran = ROOT / "_build/smoke/executed" / chapter.name
+    if not ran.exists():
+        pytest.skip("the smoke runs are missing: make test makes them")
+    titles, checked = titles_of(ran), {check["label"] for check in checks_of(ran)}
+    assert set(titles) <= checked, f"without a check: {set(titles) - checked}"
+    text = "\n".join(c.source for c in cells(chapter, "markdown"))
+    for part in text.split("{prf:")[1:]:
+        kind = part.partition("}")[0]
+        if kind in ("theorem", "proposition", "lemma", "corollary"):
+            following = text[text.index(part) + len(part) :]
+            assert following.startswith("{prf:proof}") or "{cite}" in part, part[:80]
+
+
+@each_chapter
+def test_figures_have_captions_and_alt_text(chapter):
+    for cell in cells(chapter, "code"):
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            assert len(figure["caption"]) > 40, figure
+            assert figure["name"].startswith("fig-"), figure
+            alt = cell.metadata["mystnb"].get("image", {}).get("alt", "")
+            assert "Scrubber(" in cell.source or len(alt) > 40, f"no alt text: {figure['name']}"
+
+
+def test_chapters_ran_at_smoke_size_without_widgets_left():
+    for chapter in CHAPTERS:
+        page = ROOT / "_build/smoke/source/book" / chapter.name
+        if page.exists():
+            assert "widgets" not in json.loads(page.read_text())["metadata"]

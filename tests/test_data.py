@@ -1,0 +1,253 @@
+"""ganlib.data: the data sets' splits and failures, and the densities against scipy."""
+
+import hashlib
+import os
+import pickle
+import shutil
+import struct
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from ganlib import data
+from ganlib.data import (
+    load_images,
+)
+from ganlib.metrics import load_digit_classifier
+
+# mnist5k
+
+
+@pytest.mark.parametrize(("split", "of_each"), [("train", 450), ("test", 50)])
+def test_mnist5k_has_the_same_number_of_each_digit(digits, split, of_each):
+    images, labels = digits[split]
+    assert images.shape == (10 * of_each, 1, 28, 28)
+    assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert torch.bincount(labels).tolist() == [of_each] * 10
+    assert (images.min(), images.max()) == (0, 255)
+    assert images.flatten(1).any(1).all()
+
+
+def test_mnist5k_splits_share_no_image_and_come_out_the_same_each_time(digits):
+    train, test = digits["train"][0], digits["test"][0]
+    keys = [{hashlib.md5(i.numpy().tobytes()).digest() for i in part} for part in (train, test)]
+    assert not keys[0] & keys[1]
+    assert (len(keys[0]), len(keys[1])) == (4500, 500)
+    assert torch.equal(train, load_images("mnist5k")[0])
+
+
+def test_mnist5k_labels_belong_to_their_images(digits):
+    images, labels = digits["test"]
+    with torch.no_grad():
+        guesses = load_digit_classifier()(images / 255).argmax(1)
+    assert (guesses == labels).float().mean() > 0.98
+
+
+# torchvision's data sets, by small files in their format
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+TINY = {
+    f"{part}-{kind}-idx{array.ndim}-ubyte": array
+    for part, n in (("train", 7), ("t10k", 3))
+    for kind, array in (
+        ("images", (np.arange(n * 784) % 251 + n).astype(np.uint8).reshape(n, 28, 28)),
+        ("labels", (np.arange(n) * 3 % 10).astype(np.uint8)),
+    )
+}
+
+
+def write_tiny(folder: Path) -> None:
+    (folder / "raw").mkdir(parents=True)
+    for name, array in TINY.items():
+        (folder / "raw" / name).write_bytes(idx(array))
+
+
+@pytest.fixture
+def tiny_mnist(tmp_path, monkeypatch) -> Path:
+    """A folder with a MNIST of 7 and 3 images, whose checksums ganlib expects."""
+    sums = {name: hashlib.md5(idx(array)).hexdigest() for name, array in TINY.items()}
+    monkeypatch.setitem(data._MD5, "MNIST", sums)
+    write_tiny(tmp_path / "MNIST")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("split", "part"), [("train", "train"), ("test", "t10k")])
+def test_mnist_files_are_read_as_they_are(tiny_mnist, split, part):
+    images, labels = load_images("mnist", split, tiny_mnist, download=False)
+    assert images.dtype == torch.uint8
+    assert np.array_equal(images.numpy()[:, 0], TINY[f"{part}-images-idx3-ubyte"])
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == TINY[f"{part}-labels-idx1-ubyte"].tolist()
+
+
+def test_cifar10_images_are_read_channel_by_channel(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    files = {
+        "data_batch_1": {"data": pixels[:3].reshape(3, -1), "labels": [7, 2, 9]},
+        "test_batch": {"data": pixels[3:].reshape(1, -1), "labels": [4]},
+        "batches.meta": {"label_names": list("abcdefghij")},
+    }
+    sums = {}
+    for name, content in files.items():
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    cifar = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(cifar, "train_list", [["data_batch_1", sums["data_batch_1"]]])
+    monkeypatch.setattr(cifar, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(cifar, "meta", cifar.meta | {"md5": sums["batches.meta"]})
+    images, labels = load_images("cifar10", "train", tmp_path, download=False)
+    assert torch.equal(images, torch.from_numpy(pixels[:3]))
+    assert (labels.tolist(), labels.dtype) == ([7, 2, 9], torch.int64)
+    assert load_images("cifar10", "test", tmp_path)[1].tolist() == [4]
+    (folder / "test_batch").write_bytes(b"cut")
+    with pytest.raises(OSError, match=r"cifar10 in .* is damaged.*delete that folder"):
+        load_images("cifar10", "test", tmp_path)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_a_damaged_file_is_refused_with_the_remedy(tiny_mnist, name, damage):
+    file = tiny_mnist / "MNIST/raw" / name
+    content = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(content[:-1])
+    else:
+        content[-1] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(OSError, match="damaged or incomplete") as caught:
+        load_images("mnist", "train", tiny_mnist)
+    assert name in str(caught.value)
+    assert "delete that folder" in str(caught.value)
+    assert "mnist5k" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST"), ("cifar10", "cifar-10-batches-py")],
+)
+def test_missing_data_are_named_with_the_remedy_when_download_is_off(tmp_path, name, folder):
+    with pytest.raises(FileNotFoundError) as caught:
+        load_images(name, root=tmp_path, download=False)
+    message = str(caught.value)
+    for part in (f"no {name} in {tmp_path}", f"{folder}/", "GANLIB_DATA", "'mnist5k'"):
+        assert part in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_root_comes_before_ganlib_data_and_that_before_the_cache_folder(tmp_path, monkeypatch):
+    def looked_in(root: Path | str | None) -> str:
+        with pytest.raises(FileNotFoundError) as caught:
+            load_images("mnist", root=root, download=False)
+        return str(caught.value).split(" (looked")[0].removeprefix("no mnist in ")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GANLIB_DATA", str(tmp_path / "variable"))
+    assert looked_in("~/argument") == str(tmp_path / "argument")
+    assert looked_in(None) == str(tmp_path / "variable")
+    monkeypatch.delenv("GANLIB_DATA")
+    assert looked_in(None) == str(tmp_path / "cache/ganlib")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert looked_in(None) == str(tmp_path / ".cache/ganlib")
+
+
+@pytest.mark.parametrize("error", [urllib.error.URLError("no route"), OSError("disk full")])
+def test_a_failed_download_leaves_nothing_behind_and_tells_the_remedy(tmp_path, monkeypatch, error):
+    def download(self):
+        Path(self.raw_folder).mkdir(parents=True)
+        (Path(self.raw_folder) / "train-images-idx3-ubyte").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    with pytest.raises(ConnectionError) as caught:
+        load_images("mnist", root=tmp_path)
+    message = str(caught.value)
+    for part in ("mnist could not be downloaded", str(error), "GANLIB_DATA", "'mnist5k'"):
+        assert part in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_download_leaves_nothing_behind(tmp_path, monkeypatch):
+    def download(self):
+        Path(self.raw_folder).mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    with pytest.raises(KeyboardInterrupt):
+        load_images("mnist", root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_complete_download_is_moved_into_place_and_read(tiny_mnist, monkeypatch, capfd):
+    downloads = []
+
+    def download(self):
+        if not downloads:
+            write_tiny(Path(self.raw_folder).parent)
+        downloads.append(self.raw_folder)
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    root = tiny_mnist / "new"
+    assert load_images("mnist", root=root)[1].tolist() == [0, 3, 6, 9, 2, 5, 8]
+    assert [p.name for p in root.iterdir()] == ["MNIST"]
+    assert str(root) in capfd.readouterr().err
+    load_images("mnist", "test", root)
+    assert not any(Path(folder).exists() for folder in downloads)
+    assert len(downloads) == 2
+
+
+@pytest.mark.parametrize("name", ["MNIST", "mnist-5k", ""])
+def test_an_unknown_name_is_quoted_beside_the_known_ones(name):
+    with pytest.raises(ValueError, match=f"mnist5k, mnist, .*cifar10 expected, got '{name}'"):
+        load_images(name)
+
+
+def test_an_unknown_split_is_quoted_beside_the_known_ones():
+    with pytest.raises(ValueError, match="'train' or 'test' expected, got 'validation'"):
+        load_images("mnist5k", "validation")
+
+
+# The full data sets, where they are at hand
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+@pytest.mark.parametrize(("split", "n"), [("train", 60_000), ("test", 10_000)])
+def test_full_data_sets_have_their_published_size_and_mean(full_data, name, split, n):
+    images, labels = load_images(name, split, download=False)
+    assert images.shape == (n, 1, 28, 28)
+    assert labels.shape == (n,)
+    assert labels.unique().tolist() == list(range(10))
+    mean = (images.double().mean() / 255).item()
+    assert mean == pytest.approx(0.1307 if name == "mnist" else 0.2860, abs=2e-3)
+
+
+def test_one_flipped_byte_in_the_real_files_is_found(full_data, tmp_path):
+    shutil.copytree(full_data / "MNIST", tmp_path / "MNIST")
+    file = tmp_path / "MNIST/raw/t10k-images-idx3-ubyte"
+    os.chmod(file, 0o644)
+    with file.open("r+b") as opened:
+        opened.seek(5_000_000)
+        byte = opened.read(1)
+        opened.seek(5_000_000)
+        opened.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(OSError, match="MD5 of t10k-images-idx3-ubyte"):
+        load_images("mnist", "train", tmp_path)
+
+
+def test_the_embedded_digits_are_digits_of_full_mnist(full_data, digits):
+    full = {i.numpy().tobytes() for i in load_images("mnist", download=False)[0]}
+    full |= {i.numpy().tobytes() for i in load_images("mnist", "test", download=False)[0]}
+    assert all(i.numpy().tobytes() in full for i in digits["train"][0])

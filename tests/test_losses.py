@@ -1,0 +1,204 @@
+"""ganlib.losses against logarithms of sigmoids written out in float64, closed forms and limits."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ganlib.losses import (
+    discriminator_loss,
+    fake_loss,
+    gan_loss_d,
+    gan_loss_g,
+    minimax_generator_loss,
+    minimax_loss_g,
+    nonsaturating_generator_loss,
+    real_loss,
+)
+from ganlib.theory import optimal_discriminator, value
+
+REAL = [0.3, -1.7, 2.2, 4.0]
+FAKE = [-0.6, 1.9, -3.1]
+LOG_2 = math.log(2)
+
+
+def sigmoid(logits: list[float] | np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.array(logits, dtype=np.float64)))
+
+
+def tensor(logits: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor(logits, dtype=dtype, requires_grad=True)
+
+
+# Each loss of one set of logits, its formula, and its derivative for one logit, times n.
+ONE_SIDED = {
+    "real": (real_loss, lambda d: -np.log(d).mean(), lambda d: -(1 - d)),
+    "fake": (fake_loss, lambda d: -np.log(1 - d).mean(), lambda d: d),
+    "minimax": (minimax_generator_loss, lambda d: np.log(1 - d).mean(), lambda d: -d),
+    "nonsaturating": (
+        nonsaturating_generator_loss,
+        lambda d: -np.log(d).mean(),
+        lambda d: -(1 - d),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_loss_and_derivative_equal_their_formulas(name):
+    loss, formula, derivative = ONE_SIDED[name]
+    logits = tensor(FAKE)
+    (gradient,) = torch.autograd.grad(loss(logits), logits)
+    assert loss(logits).shape == ()
+    assert loss(logits).item() == pytest.approx(formula(sigmoid(FAKE)), abs=1e-12)
+    assert gradient.tolist() == pytest.approx(list(derivative(sigmoid(FAKE)) / 3), abs=1e-12)
+
+
+def test_discriminator_loss_equals_minus_the_value_of_the_game():
+    expected = -np.log(sigmoid(REAL)).mean() - np.log(1 - sigmoid(FAKE)).mean()
+    assert discriminator_loss(tensor(REAL), tensor(FAKE)).item() == pytest.approx(expected)
+
+
+def test_discriminator_loss_at_the_optimal_logits_equals_minus_the_value_of_the_theory():
+    # A sample that is the distribution itself: outcome i occurs real[i] or fake[i] times.
+    real, fake = torch.tensor([1, 4, 3]), torch.tensor([5, 2, 3])
+    p, q = real / 8, fake / 10
+    logits = torch.log(p / q).double()
+    sampled = discriminator_loss(logits.repeat_interleave(real), logits.repeat_interleave(fake))
+    expected = -value(optimal_discriminator(p, q), p, q, dx=1.0)
+    assert sampled.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_losses_at_equilibrium():
+    zeros, more = torch.zeros(3), torch.zeros(5)
+    assert discriminator_loss(zeros, more).item() == pytest.approx(2 * LOG_2, abs=1e-6)
+    assert real_loss(zeros).item() == pytest.approx(LOG_2, abs=1e-6)
+    assert fake_loss(zeros).item() == pytest.approx(LOG_2, abs=1e-6)
+    assert nonsaturating_generator_loss(zeros).item() == pytest.approx(LOG_2, abs=1e-6)
+    assert minimax_generator_loss(zeros).item() == pytest.approx(-LOG_2, abs=1e-6)
+
+
+def test_rejected_samples_starve_the_minimax_generator_but_not_the_nonsaturating_one():
+    logits = tensor([-4.0])
+    (starved,) = torch.autograd.grad(minimax_generator_loss(logits), logits)
+    (fed,) = torch.autograd.grad(nonsaturating_generator_loss(logits), logits)
+    assert starved.item() == pytest.approx(-0.017986, abs=1e-6)
+    assert fed.item() == pytest.approx(-0.982014, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("name", "logit", "expected", "slope"),
+    [
+        ("real", 1e4, 0.0, 0.0),
+        ("real", -1e4, 1e4, -1.0),
+        ("fake", 1e4, 1e4, 1.0),
+        ("fake", -1e4, 0.0, 0.0),
+        ("minimax", 1e4, -1e4, -1.0),
+        ("minimax", -1e4, 0.0, 0.0),
+        ("nonsaturating", 1e4, 0.0, 0.0),
+        ("nonsaturating", -1e4, 1e4, -1.0),
+    ],
+)
+def test_loss_and_derivative_are_exact_at_huge_logits(name, logit, expected, slope, dtype):
+    logits = tensor([logit, logit], dtype)
+    loss = ONE_SIDED[name][0](logits)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == expected
+    assert gradient.tolist() == [slope / 2, slope / 2]
+
+
+@pytest.mark.parametrize("name", ["real", "nonsaturating"])
+def test_derivative_survives_in_float32_where_the_sigmoid_rounds_to_0(name):
+    logits = tensor([-110.0], torch.float32)  # sigmoid(-110) is 0 in float32
+    (gradient,) = torch.autograd.grad(ONE_SIDED[name][0](logits), logits)
+    assert torch.sigmoid(logits).item() == 0
+    assert gradient.item() == -1.0
+
+
+@pytest.mark.parametrize("name", ["fake", "minimax"])
+def test_small_loss_in_float32_is_the_exponential_of_the_logit(name):
+    found = ONE_SIDED[name][0](torch.tensor([-30.0])).item()
+    assert abs(found) == pytest.approx(math.exp(-30), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ONE_SIDED)
+@pytest.mark.parametrize("shape", [(4, 1), (), (0,), (2, 3)])
+def test_logits_of_another_shape_are_refused_and_quoted(name, shape):
+    with pytest.raises(ValueError) as caught:
+        ONE_SIDED[name][0](torch.zeros(shape))
+    assert f"shape (n,) with n >= 1 expected, got {shape}" in str(caught.value)
+
+
+def test_discriminator_loss_refuses_wrong_logits_on_either_side():
+    with pytest.raises(ValueError, match=r"got \(4, 1\)"):
+        discriminator_loss(torch.zeros(4, 1), torch.zeros(4))
+    with pytest.raises(ValueError, match=r"got \(3, 1\)"):
+        discriminator_loss(torch.zeros(4), torch.zeros(3, 1))
+
+
+# The losses as the trainer reads them
+
+
+@pytest.fixture
+def game() -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor]]:
+    generator = nn.Linear(2, 3).double()
+    discriminator = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)).double()
+    batch = (torch.randn(5, 3).double() + 1, torch.randn(4, 2).double())
+    return generator, discriminator, batch
+
+
+def outputs(game) -> tuple[np.ndarray, np.ndarray]:
+    """D(x) and D(G(z)) written out in numpy."""
+    generator, discriminator, (x, z) = game
+    w, b = (p.detach().numpy() for p in generator.parameters())
+    v, c = (p.detach().numpy() for p in discriminator.parameters())
+    x_fake = z.numpy() @ w.T + b
+    return sigmoid(x.numpy() @ v[0] + c[0]), sigmoid(x_fake @ v[0] + c[0])
+
+
+def test_gan_loss_d_is_the_discriminator_loss_of_the_batch_and_logs_its_parts(game):
+    d_real, d_fake = outputs(game)
+    loss, logs = gan_loss_d(*game)
+    parts = {
+        "loss/real": -np.log(d_real).mean(),
+        "loss/fake": -np.log(1 - d_fake).mean(),
+        "D(x)": d_real.mean(),
+        "D(G(z))": d_fake.mean(),
+    }
+    assert loss.item() == pytest.approx(parts["loss/real"] + parts["loss/fake"], abs=1e-12)
+    assert {k: v.item() for k, v in logs.items()} == pytest.approx(parts, abs=1e-12)
+    assert not any(v.requires_grad for v in logs.values())
+
+
+def test_gan_loss_d_gives_gradients_to_the_discriminator_only(game):
+    generator, discriminator, _ = game
+    gan_loss_d(*game)[0].backward()
+    assert all(p.grad is None for p in generator.parameters())
+    assert all(p.grad is not None for p in discriminator.parameters())
+
+
+@pytest.mark.parametrize(
+    ("loss_g", "formula"),
+    [
+        (gan_loss_g, lambda d: -np.log(d).mean()),
+        (minimax_loss_g, lambda d: np.log(1 - d).mean()),
+    ],
+)
+def test_generator_losses_equal_their_formulas_and_descend_them(game, loss_g, formula):
+    generator, discriminator, batch = game
+    loss, logs = loss_g(*game)
+    loss.backward()
+    assert loss.item() == pytest.approx(formula(outputs(game)[1]), abs=1e-12)
+    assert logs == {}
+    weight = generator.weight
+    for i, j in ((0, 0), (2, 1)):  # the derivative by finite differences of the formula
+        values = []
+        for change in (1e-5, -1e-5):
+            moved = copy.deepcopy(generator)
+            moved.weight.data[i, j] += change
+            values.append(formula(outputs((moved, discriminator, batch))[1]))
+        expected = (values[0] - values[1]) / 2e-5
+        assert weight.grad[i, j].item() == pytest.approx(expected, rel=1e-5, abs=1e-9)

@@ -1,0 +1,122 @@
+"""The built pages: of $GANLIB_SITE, else of the smoke runs that `make test` makes."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = Path(os.environ.get("GANLIB_SITE", ROOT / "_build/smoke/_build/html")).resolve()
+PAGES = sorted((SITE / "book").glob("*.html"))
+# No host but this machine can be reached: a page must read without any other.
+BROWSER = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.skipif(not PAGES, reason=f"no pages in {SITE}: make book, or make test"),
+    pytest.mark.xdist_group("pages"),
+]
+each_page = pytest.mark.parametrize("page", PAGES, ids=[p.stem for p in PAGES])
+
+
+@functools.cache
+def soup(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(), "html.parser")
+
+
+def test_every_page_of_the_table_of_contents_was_built():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    wanted = {toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])}
+    assert {f"book/{page.stem}" for page in PAGES} == wanted
+
+
+@each_page
+def test_every_image_has_alt_text(page):
+    for image in soup(page).select("article img, main img"):
+        alt = str(image.get("alt", ""))
+        assert len(alt) > 20, f"{str(image.get('src'))[:60]} has alt {alt!r}"
+        assert "_images" not in alt, alt
+
+
+@each_page
+def test_internal_links_lead_somewhere(page):
+    for link in soup(page).select("a[href]"):
+        parts = urlsplit(str(link["href"]))
+        if parts.scheme or parts.netloc or not (parts.path or parts.fragment):
+            continue
+        target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+        assert target.exists(), f"{link['href']} of {page.name} is missing"
+        if parts.fragment and target.suffix == ".html":
+            found = soup(target).find(id=unquote(parts.fragment))
+            assert found is not None, f"{link['href']} of {page.name} has no such anchor"
+
+
+@each_page
+def test_headings_are_in_order_with_one_title(page):
+    levels = [int(h.name[1]) for h in soup(page).select("article h1, article h2, article h3")]
+    assert levels.count(1) == 1, levels
+    assert all(b <= a + 1 for a, b in pairwise(levels)), levels
+
+
+@each_page
+def test_no_output_is_an_error_or_a_stack_of_progress_bars(page):
+    for output in soup(page).select(".cell_output"):
+        text = output.get_text()
+        assert "Traceback" not in text
+        assert text.count("%|") <= 1, text[:500]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium fonts-dejavu")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def home():
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(SITE))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@each_page
+def test_page_reads_in_a_browser_without_outside_hosts(page, browser, home):
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    faults: list[str] = []
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("response", lambda r: faults.append(r.url) if r.status >= 400 else None)
+    tab.goto(f"{home}book/{page.name}", wait_until="load")
+    tab.wait_for_function(
+        "[...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
+    )
+    assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 1
+    scrubbers = tab.locator(".scrubber")
+    for i in range(scrubbers.count()):
+        image, slider = (scrubbers.nth(i).locator(part) for part in ("img", "input"))
+        before = image.get_attribute("src"), image.get_attribute("alt")
+        at_end = slider.input_value() == slider.get_attribute("max")
+        slider.press("ArrowLeft" if at_end else "ArrowRight")
+        assert image.get_attribute("src") != before[0]
+        assert image.get_attribute("alt") != before[1]
+    assert not faults, faults
+    tab.close()
