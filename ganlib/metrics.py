@@ -37,10 +37,10 @@ def judge_digits(images: Tensor, classifier: DigitClassifier) -> DigitReport:
 
     Read both: a generator that always draws the same perfect 1 has the highest confidence.
     """
-    if images.ndim != 4 or images.shape[1:] != (1, 28, 28) or not images.is_floating_point():
+    shape = tuple(images.shape)
+    if shape[1:] != (1, 28, 28) or not len(images) or not images.is_floating_point():
         raise ValueError(
-            f"float images (n, 1, 28, 28) in [0, 1] expected, got {images.dtype} "
-            f"{tuple(images.shape)}"
+            f"float images (n >= 1, 1, 28, 28) in [0, 1] expected, got {images.dtype} {shape}"
         )
     with torch.no_grad():
         logits = torch.cat([classifier(part) for part in images.split(1000)])

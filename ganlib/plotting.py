@@ -67,7 +67,8 @@ def image_array(images: Tensor, columns: int, pad: int = 1) -> np.ndarray:
     tiles = torch.ones(rows * columns, c, h + pad, w + pad)
     tiles[:n, :, :h, :w] = images.detach().float().cpu().clamp(0, 1)
     tiles = tiles.reshape(rows, columns, c, h + pad, w + pad).permute(0, 3, 1, 4, 2)
-    array = tiles.reshape(rows * (h + pad), columns * (w + pad), c)[:-pad, :-pad].numpy()
+    array = tiles.reshape(rows * (h + pad), columns * (w + pad), c).numpy()
+    array = array[: rows * (h + pad) - pad, : columns * (w + pad) - pad]
     return array[..., 0] if c == 1 else array
 
 

@@ -81,8 +81,11 @@ def _densities(
     checked = []
     for p in densities:
         p = p.to(torch.float64)
-        if p.numel() == 0 or not torch.isfinite(p).all():
-            raise ValueError("a density with finite values expected, got an empty, NaN or inf one")
+        if p.numel() == 0:
+            raise ValueError("a density on a grid expected, got no values")
+        if not torch.isfinite(p).all():
+            bad = p[~torch.isfinite(p)].flatten()[0].item()
+            raise ValueError(f"a density with finite values expected, got {bad}")
         if (p < 0).any():
             raise ValueError(f"a density without negative values expected, got {p.min().item():g}")
         if dx is not None:

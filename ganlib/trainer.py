@@ -32,7 +32,8 @@ class History:
 
     `series("loss/D")` is a pair of arrays, steps and values. Names: "loss/D", "loss/G" and what
     the losses log, at every step; "grad/D", "grad/G" (Euclidean norms over all weights) at every
-    `log_every`-th. `snapshots[step]` is what `snapshot(generator)` returned after that step.
+    `log_every`-th step and at the last. `snapshots[step]` is what `snapshot(generator)` returned
+    after that step.
     """
 
     def __init__(self) -> None:
@@ -73,7 +74,10 @@ class State:
 
 
 def running_average(generator: Module, decay: float) -> AveragedModel:
-    """Exponential moving average of the weights: average <- decay * average + (1 - decay) * G."""
+    """Exponential moving average of the weights: average <- decay * average + (1 - decay) * G.
+
+    The first update copies G, whose untrained weights would otherwise stay in the average.
+    """
     if not 0 <= decay < 1:
         raise ValueError(f"a decay in [0, 1) expected, got {decay}")
     return AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay))

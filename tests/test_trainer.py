@@ -173,6 +173,7 @@ def test_gradient_norms_are_those_of_the_logged_steps():
 def test_numbers_are_logged_every_50_steps_and_after_the_last_one_unless_told_otherwise():
     history = run(fresh_state(), 101)
     assert history.series("grad/G")[0].tolist() == [50, 100, 101]
+    assert run(fresh_state(), 3, log_every=1).series("grad/G")[0].tolist() == [1, 2, 3]
 
 
 def test_history_names_what_it_has_when_asked_for_something_else():
