@@ -4,8 +4,7 @@
     python book/build.py --size S   a size of presets.yml (smoke, gpu), in _build/S/_build/html
 
 A chapter is stale when its notebook, its parameters, ganlib, its files in results/ or the version
-of Python or torch changed since it ran. Executed chapters are kept one by one in
-_build/<size>/executed, so an interrupted build goes on where it was.
+of Python or torch changed since it ran. Each executed chapter is kept in _build/<size>/executed.
 """
 
 import argparse
@@ -16,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from base64 import b64decode
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -66,11 +66,12 @@ def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[
         return 0.0, f"presets.yml sets {sorted(unknown)}, but the chapter has {sorted(known)}"
     start, part = time.time(), executed.with_suffix(".part.ipynb")
     # Sockets in files, where there are such, cannot collide as ports of parallel kernels can.
-    config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
-    options = {"progress_bar": False, "config": config, "coalesce_streams": True}
+    sockets = {"transport": "ipc", "ip": f"{tempfile.mkdtemp()}/kernel"} if os.name != "nt" else {}
+    config = Config({"KernelManager": sockets})
+    options = {"cwd": str(BOOK), "progress_bar": False, "coalesce_streams": True}
     try:
         papermill.execute_notebook(
-            chapter, part, parameters, kernel_name="python3", cwd=str(BOOK), **options
+            chapter, part, parameters, kernel_name="python3", config=config, **options
         )
     except papermill.PapermillExecutionError as error:
         traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
@@ -147,7 +148,7 @@ def pages_of(executed: list[Path]) -> dict[str, bytes]:
                 if "cover" in cell.metadata.get("tags", []):  # the first picture of the book
                     files["book/_static/cover.png"] = b64decode(output["data"]["image/png"])
             cell.metadata.pop("papermill", None)
-        for name in ("papermill", "seconds", "key"):
+        for name in ("papermill", "seconds", "key"):  # they change with every run
             notebook.metadata.pop(name, None)
         files[f"book/{path.name}"] = nbformat.writes(notebook).encode()
     return files
@@ -178,7 +179,7 @@ def make_pages(size: str, files: dict[str, bytes]) -> Path:
     )  # fmt: skip
     if run.returncode:
         shutil.rmtree(site.parent / ".doctrees", ignore_errors=True)  # or warnings show only once
-        lines = (run.stdout + run.stderr).splitlines()
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", run.stdout + run.stderr).splitlines()
         told = [line for line in lines if re.search("WARNING|ERROR|Error", line)]
         sys.exit("\n".join(["the pages have faults:", *(told or lines[-40:])]))
     stamp.write_text(digest)
@@ -191,8 +192,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     start = time.time()
-    executed = execute_stale(options.size, options.jobs)
-    site = make_pages(options.size, pages_of(executed))
+    site = make_pages(options.size, pages_of(execute_stale(options.size, options.jobs)))
     print(f"the book is in {site}/index.html  ({time.time() - start:.0f} s)")
 
 
