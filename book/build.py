@@ -37,11 +37,9 @@ def chapters() -> list[Path]:
 
 
 def presets(size: str) -> dict[str, dict]:
-    if size == "default":
-        return {}
-    sizes = yaml.safe_load((BOOK / "presets.yml").read_text())
+    sizes = {"default": {}, **yaml.safe_load((BOOK / "presets.yml").read_text())}
     if size not in sizes:
-        sys.exit(f"size default, {', '.join(sizes)} expected, got {size!r}")
+        sys.exit(f"size {', '.join(sizes)} expected, got {size!r}")
     return sizes[size]
 
 
@@ -65,6 +63,8 @@ def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[
     if unknown := set(parameters) - set(known):
         return 0.0, f"presets.yml sets {sorted(unknown)}, but the chapter has {sorted(known)}"
     start, part = time.time(), executed.with_suffix(".part.ipynb")
+    # What a kernel says outside its cells goes to a log: this process runs one at a time.
+    os.dup2(os.open(executed.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     # Sockets in files, where there are such, cannot collide as ports of parallel kernels can.
     sockets = {"transport": "ipc", "ip": f"{tempfile.mkdtemp()}/kernel"} if os.name != "nt" else {}
     config = Config({"KernelManager": sockets})
