@@ -1,7 +1,6 @@
 """Build the book: execute the chapters that are stale, in parallel, then make the pages.
 
-    python book/build.py            default size, pages in _build/html
-    python book/build.py --size S   a size of presets.yml (smoke, gpu), in _build/S/_build/html
+    python book/build.py [--size smoke|gpu]     pages in _build/html, or _build/SIZE/_build/html
 
 A chapter is stale when its notebook, its parameters, ganlib, its files in results/ or the version
 of Python or torch changed since it ran. Each executed chapter is kept in _build/<size>/executed.
@@ -45,11 +44,12 @@ def presets(size: str) -> dict[str, dict]:
 
 def key_of(chapter: Path, parameters: dict) -> str:
     """A hash of all that a chapter's outputs depend on."""
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    cells = [(c["source"], c["metadata"]) for c in json.loads(chapter.read_text())["cells"]]
+    digest = hashlib.sha256(json.dumps([parameters, cells], sort_keys=True).encode())
     digest.update(f"{sys.version_info[:2]} {version('torch')}".encode())
     library = [p for p in (ROOT / "ganlib").iterdir() if p.suffix in (".py", ".safetensors")]
     results = (BOOK / "results").glob(f"{chapter.stem[:2]}_*")
-    for path in sorted([chapter, *library, *results]):
+    for path in sorted([*library, *results]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
