@@ -43,7 +43,7 @@ def test_every_notebook_in_the_folder_is_in_the_table_of_contents():
 def test_notebooks_are_committed_without_outputs_but_for_kept_ones():
     paths = [str(c) for c in CHAPTERS]
     run = subprocess.run(
-        [sys.executable, "-m", "nbstripout", "--verify", "--keep-count", *paths],
+        [sys.executable, "-m", "nbstripout", "--verify", "--keep-count", "--keep-id", *paths],
         capture_output=True,
         text=True,
     )
