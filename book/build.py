@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -168,17 +167,16 @@ def make_pages(size: str, files: dict[str, bytes]) -> Path:
             path.unlink()
     for name, content in files.items():
         path = source / name
-        if not path.exists() or path.read_bytes() != content:  # Sphinx goes by modification time
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     print("pages: making them", flush=True)
-    command = ["build", str(source), "--path-output", str(output), "-W", "--keep-going", "-q"]
+    # All pages each time: warnings of unchanged pages and changes of styles are missed otherwise.
+    command = ["build", str(source), "--path-output", str(output), "--all", "-W", "--keep-going"]
     run = subprocess.run(
         [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", *command],
         capture_output=True, text=True,
     )  # fmt: skip
     if run.returncode:
-        shutil.rmtree(site.parent / ".doctrees", ignore_errors=True)  # or warnings show only once
         lines = re.sub(r"\x1b\[[0-9;]*m", "", run.stdout + run.stderr).splitlines()
         told = [line for line in lines if re.search("WARNING|ERROR|Error", line)]
         sys.exit("\n".join(["the pages have faults:", *(told or lines[-40:])]))
