@@ -169,6 +169,7 @@ def make_pages(size: str, files: dict[str, bytes]) -> Path:
         path = source / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    stamp.unlink(missing_ok=True)
     print("pages: making them", flush=True)
     # All pages each time: warnings of unchanged pages and changes of styles are missed otherwise.
     command = ["build", str(source), "--path-output", str(output), "--all", "-W", "--keep-going"]
