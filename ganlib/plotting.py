@@ -236,7 +236,7 @@ def _png(frame: Figure | np.ndarray, dpi: int) -> bytes:
         frame.savefig(buffer, format="png", dpi=dpi, facecolor="white")
         picture, colors = Image.open(buffer).convert("RGB"), 64
     else:
-        picture, colors = Image.fromarray(np.uint8(255 * np.asarray(frame) + 0.5)), 16
+        picture, colors = Image.fromarray((255 * np.asarray(frame) + 0.5).astype(np.uint8)), 16
         picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
     picture = picture.quantize(colors, dither=Image.Dither.NONE)
     picture.save(small, format="png", optimize=True)
