@@ -120,3 +120,18 @@ def test_page_reads_in_a_browser_without_outside_hosts(page, browser, home):
         assert image.get_attribute("alt") != before[1]
     assert not faults, faults
     tab.close()
+
+
+@each_page
+def test_checks_are_readable_in_the_dark(page, browser, home):
+    tab = browser.new_page(color_scheme="dark")
+    tab.goto(f"{home}book/{page.name}", wait_until="load")
+    behind = """c => {
+        let e = c;
+        while (getComputedStyle(e).backgroundColor === "rgba(0, 0, 0, 0)") e = e.parentElement;
+        return [getComputedStyle(c).color, getComputedStyle(e).backgroundColor].map(
+            rgb => rgb.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 765);
+    }"""
+    for text, background in tab.locator(".check").evaluate_all(f"all => all.map({behind})"):
+        assert text - background > 0.5, (text, background)
+    tab.close()
