@@ -8,14 +8,18 @@ loss_d(generator, discriminator, batch) D's scalar loss, and detached scalars to
 loss_g(generator, discriminator, batch) the same for G
 """
 
+import os
+import pickle
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils import get_total_norm
@@ -72,6 +76,122 @@ class State:
         """The generator to draw samples from: the running average if there is one, else G."""
         return self.generator if self.average is None else self.average.module
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an exact resume needs, as plain containers of tensors and numbers."""
+        parts = {name: getattr(self, name).state_dict() for name in self._parts()}
+        scalars = self.history.scalars.items()
+        return parts | {
+            "step": self.step,
+            "scalars": {name: torch.tensor(rows, dtype=torch.float64) for name, rows in scalars},
+            "snapshots": self.history.snapshots,
+            "random": self.random_states(),
+        }
+
+    def load_state_dict(self, contents: dict[str, Any]) -> None:
+        """Go back to what `state_dict()` returned, into networks and optimizers of one make.
+
+        ValueError for contents that do not fit; the state is then to be thrown away.
+        """
+        expected = {*self._parts(), "step", "scalars", "snapshots", "random"}
+        if contents.keys() != expected:
+            raise ValueError(
+                f"a training state with {sorted(expected)} expected, got {sorted(contents)}"
+            )
+        self.set_random_states(contents["random"])
+        try:
+            for name in self._parts():
+                getattr(self, name).load_state_dict(contents[name])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(f"the saved {name} does not fit this state: {error}") from error
+        self.step = contents["step"]
+        scalars = {name: rows.tolist() for name, rows in contents["scalars"].items()}
+        self.history.scalars = {n: [(int(s), v) for s, v in rows] for n, rows in scalars.items()}
+        self.history.snapshots = dict(contents["snapshots"])
+
+    def random_states(self) -> dict[str, Any]:
+        """The states of `rng` and of torch's own random numbers (dropout) in this process.
+
+        Not those of Python's `random` and of NumPy, from which nothing in ganlib draws.
+        """
+        device = next(self.generator.parameters()).device
+        own = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+        own += [torch.mps.get_rng_state()] if device.type == "mps" else []
+        rng, cpu = self.rng.get_state(), torch.get_rng_state()
+        return {"devices": [self.rng.device.type, device.type], "rng": rng, "cpu": cpu, "own": own}
+
+    def set_random_states(self, states: dict[str, Any]) -> None:
+        """Go back to what `random_states()` returned; random numbers differ between devices."""
+        device = next(self.generator.parameters()).device
+        devices = [self.rng.device.type, device.type]
+        if states["devices"] != devices:
+            raise ValueError(
+                f"random states of rng and networks on {devices} expected, got {states['devices']}"
+            )
+        self.rng.set_state(states["rng"].cpu())
+        torch.set_rng_state(states["cpu"].cpu())
+        for own in states["own"]:
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(own.cpu(), device)
+            else:
+                torch.mps.set_rng_state(own.cpu())
+
+    def _parts(self) -> list[str]:
+        parts = ["generator", "discriminator", "opt_g", "opt_d"]
+        return parts if self.average is None else [*parts, "average"]
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when the block ends without an error.
+
+    It is written beside its place, flushed to the disk and then renamed, so that a kill at any
+    moment leaves the previous file, whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
+    """Write containers of tensors and numbers, such as `state.state_dict()`, to a file.
+
+    The file is complete at every moment, and can be loaded: ValueError for other contents (an
+    array of NumPy, a figure), which leaves the previous file.
+    """
+    with replacing(path) as file:
+        torch.save(contents, file)
+        file.seek(0)
+        try:
+            torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"tensors, numbers, strings and containers of them expected: {error}"
+            ) from error
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `save_checkpoint` wrote; no code in the file is run.
+
+    OSError (FileNotFoundError, ...) for a file that cannot be read, ValueError for a foreign one.
+    """
+    try:
+        contents = torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever foreign bytes do to an unpickler
+        raise ValueError(f"a checkpoint of ganlib expected, {path} is none") from error
+    if not isinstance(contents, dict):
+        raise ValueError(f"a checkpoint of ganlib expected, {path} holds {type(contents).__name__}")
+    return contents
+
 
 def running_average(generator: Module, decay: float) -> AveragedModel:
     """Exponential moving average of the weights: average <- decay * average + (1 - decay) * G.
@@ -81,6 +201,32 @@ def running_average(generator: Module, decay: float) -> AveragedModel:
     if not 0 <= decay < 1:
         raise ValueError(f"a decay in [0, 1) expected, got {decay}")
     return AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def average_gradients(state: State) -> None:
+    """From now on each optimizer step takes the mean gradient over all processes.
+
+    To be called once in each process of a `torch.distributed` group, with a `state` whose `draw`
+    gives that process its share of the batch: for losses that are means over samples the mean of
+    the processes' gradients is the gradient of the whole batch. The networks become rank 0's and
+    stay equal; batch norm takes its means and variances, and the history its losses, from each
+    process's own share.
+    """
+
+    def average(optimizer: Optimizer, *_: Any) -> None:
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in weights if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    for network, optimizer in ((state.generator, state.opt_g), (state.discriminator, state.opt_d)):
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, src=0)
+        optimizer.register_step_pre_hook(average)
 
 
 def generate(generator: Module, z: Tensor, batch_size: int = 1000) -> Tensor:
@@ -164,6 +310,9 @@ def train(
     before_step: Callable[[State], None] | None = None,
     snapshot: Callable[[Module], Any] | None = None,
     snapshot_at: Collection[int] | None = None,
+    checkpoint: Callable[[State], None] | None = None,
+    checkpoint_every: int = 1000,
+    progress: bool = True,
 ) -> History:
     """Train until `state.step` is `until` steps; a finished state is left as it is.
 
@@ -171,13 +320,17 @@ def train(
     `before_step(state)` sets what depends on the step (a learning rate, a noise level) from
     `state.step`. `snapshot(generator)` is called with the running average of G if there is one,
     after the steps in `snapshot_at` (0 is before the first; default: every logged step).
+    `checkpoint(state)` is called before the first step, after every `checkpoint_every`-th and after
+    the last, with nothing pending; `save_checkpoint(path, state.state_dict())` makes it durable.
+    `progress` shows a bar.
     Numbers are read from the device every `log_every` steps; a loss that is not finite then
     stops training with FloatingPointError, which names it and its step.
     """
-    if until < 0 or n_critic < 1 or log_every < 1:
+    if until < 0 or min(n_critic, log_every, checkpoint_every) < 1:
         raise ValueError(
-            "until >= 0, n_critic >= 1 and log_every >= 1 expected, got "
-            f"until={until}, n_critic={n_critic}, log_every={log_every}"
+            "until >= 0, n_critic >= 1, log_every >= 1 and checkpoint_every >= 1 expected, got "
+            f"until={until}, n_critic={n_critic}, log_every={log_every}, "
+            f"checkpoint_every={checkpoint_every}"
         )
     history, pending = state.history, []
 
@@ -189,7 +342,10 @@ def train(
     take_snapshot()
     if state.step >= until:
         return history
-    bar = tqdm(total=until, initial=state.step, unit="step", file=sys.stdout, ncols=76)
+    if checkpoint is not None and state.step == 0:
+        checkpoint(state)
+    hide, first = not progress, state.step
+    bar = tqdm(total=until, initial=first, unit="step", file=sys.stdout, ncols=76, disable=hide)
     try:
         while state.step < until:
             if before_step is not None:
@@ -205,6 +361,11 @@ def train(
                 bar.set_postfix(losses, refresh=False)
                 bar.update(state.step - bar.n)
             take_snapshot()
+            if checkpoint is not None and (
+                state.step % checkpoint_every == 0 or state.step == until
+            ):
+                _read_back(history, pending)
+                checkpoint(state)
     finally:
         _read_back(history, pending)
         bar.close()

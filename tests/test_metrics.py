@@ -3,14 +3,28 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
+from scipy import stats
 from torch import Tensor, nn
 
 import ganlib
-from ganlib.data import load_images
-from ganlib.metrics import judge_digits, load_digit_classifier
+from ganlib.data import gaussian_mixture, load_images, ring_of_gaussians, sample_mixture
+from ganlib.metrics import (
+    frechet_distance,
+    judge_digits,
+    load_digit_classifier,
+    mode_coverage,
+    nearest_neighbors,
+    parzen_log_likelihood,
+    precision_and_recall,
+    wasserstein_1d,
+)
 from ganlib.models import DigitClassifier
 
 WEIGHTS = Path(ganlib.__file__).with_name("digit_classifier.safetensors")
@@ -100,3 +114,129 @@ def test_the_shipped_classifier_knows_99_percent_of_the_10000_test_digits(full_d
     assert accuracy >= 0.99
     with safe_open(WEIGHTS, "pt") as file:
         assert accuracy == pytest.approx(float(file.metadata()["test_accuracy"]), abs=5e-4)
+
+
+def test_wasserstein_of_four_numbers_is_the_mean_of_sorted_differences():
+    x, y = torch.tensor([0.0, 1.0, 5.0, 6.0]), torch.tensor([8.0, 2.0, 7.5, 3.0])
+    assert wasserstein_1d(x, y).item() == pytest.approx((2 + 2 + 2.5 + 2) / 4, rel=1e-6)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_wasserstein_is_scipys(seed):
+    rng = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(2, 57, generator=rng, dtype=torch.float64)
+    found = wasserstein_1d(x, 2 * y + 1).item()
+    assert found == pytest.approx(stats.wasserstein_distance(x, 2 * y + 1), rel=1e-12)
+
+
+@pytest.mark.parametrize("shapes", [((3,), (4,)), ((3, 1), (3, 1)), ((0,), (0,))])
+def test_wasserstein_refuses_other_shapes(shapes):
+    with pytest.raises(ValueError, match="of equal size expected, got"):
+        wasserstein_1d(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+def test_mode_coverage_counts_modes_near_good_samples_only():
+    centers = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    samples = torch.tensor([[0.0, 0.029], [0.02, 0.0], [1.0, 0.031], [0.5, 0.5]])
+    assert mode_coverage(samples, centers, std=0.01) == (1, 0.5)
+
+
+def test_a_perfect_sampler_has_all_modes_and_98_9_percent():
+    ring = ring_of_gaussians()
+    centers = ring.component_distribution.mean
+    samples = sample_mixture(ring, 100_000, torch.Generator().manual_seed(0))
+    modes, high_quality = mode_coverage(samples, centers, 0.01)
+    assert modes == 8
+    assert high_quality == pytest.approx(1 - math.exp(-4.5), abs=0.002)
+
+
+def test_mode_coverage_refuses_other_dimensions():
+    with pytest.raises(ValueError, match=r"centers \(k, d\) expected, got \(5, 2\) and \(3, 1\)"):
+        mode_coverage(torch.zeros(5, 2), torch.zeros(3, 1), 0.1)
+
+
+def test_parzen_is_a_mixture_of_gaussians_around_the_samples():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(7, 1, 2, 3, generator=rng, dtype=torch.float64)
+    samples = torch.rand(5, 1, 2, 3, generator=rng, dtype=torch.float64)
+    density = gaussian_mixture(
+        samples.flatten(1), torch.full((5, 6), 0.3, dtype=torch.float64), torch.full((5,), 0.2)
+    )
+    found = parzen_log_likelihood(x, samples, 0.3, batch_size=3)
+    assert torch.allclose(found, density.log_prob(x.flatten(1)), atol=1e-12)
+
+
+def test_parzen_of_one_sample_on_a_line_is_the_normal_density():
+    found = parzen_log_likelihood(torch.tensor([[1.5]]), torch.tensor([[1.0]]), 0.5).item()
+    assert found == pytest.approx(stats.norm.logpdf(1.5, 1.0, 0.5), rel=1e-6)
+
+
+def test_parzen_far_from_every_sample_stays_finite():
+    assert parzen_log_likelihood(torch.full((1, 784), 1e3), torch.zeros(2, 784), 0.1).isfinite()
+
+
+def test_parzen_refuses_a_bandwidth_of_zero():
+    with pytest.raises(ValueError, match="bandwidth 0"):
+        parzen_log_likelihood(torch.zeros(1, 2), torch.zeros(1, 2), 0)
+
+
+def test_frechet_distance_of_gaussians_is_the_closed_form():
+    rng = torch.Generator().manual_seed(0)
+    a = torch.randn(300, 4, generator=rng, dtype=torch.float64) @ torch.randn(4, 4).double()
+    b = torch.randn(200, 4, generator=rng, dtype=torch.float64) * 3 + 1
+    c_a, c_b = np.cov(a.T), np.cov(b.T)
+    root = np.real(np.asarray(scipy.linalg.sqrtm(c_a @ c_b)))
+    shift = ((a.mean(0) - b.mean(0)) ** 2).sum().item()
+    expected = shift + np.trace(c_a + c_b - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_on_a_line_is_difference_of_means_and_of_deviations():
+    a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[5.0], [11.0]])
+    expected = (8 - 1) ** 2 + (18**0.5 - 2**0.5) ** 2
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_to_itself_is_zero_even_with_fewer_points_than_dimensions():
+    a = torch.randn(5, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_precision_and_recall_of_a_small_case():
+    # Balls reach to the nearest other point (k = 1): radius 1 around 0 and 1, 2 around 3.
+    real = torch.tensor([[0.0], [1.0], [3.0]])
+    # Balls around the fakes: radius 0.5 around 0.5 and 1.0, 99 around 100.
+    fake = torch.tensor([[0.5], [1.0], [100.0]])
+    precision, recall = precision_and_recall(real, fake, k=1)
+    assert precision == pytest.approx(2 / 3)
+    assert recall == pytest.approx(3 / 3)
+
+
+def test_a_generator_of_one_good_point_is_precise_without_recall():
+    rng = torch.Generator().manual_seed(0)
+    real = torch.randn(400, 2, generator=rng)
+    fake = 0.01 * torch.randn(400, 2, generator=rng)
+    precision, recall = precision_and_recall(real, fake)
+    assert precision > 0.95
+    assert recall < 0.05
+
+
+def test_precision_and_recall_swap_with_their_arguments():
+    rng = torch.Generator().manual_seed(1)
+    a, b = torch.randn(60, 3, generator=rng), 0.7 * torch.randn(50, 3, generator=rng)
+    assert precision_and_recall(a, b) == precision_and_recall(b, a)[::-1]
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_precision_and_recall_refuse_a_k_out_of_range(k):
+    with pytest.raises(ValueError, match=f"k={k}"):
+        precision_and_recall(torch.zeros(4, 2), torch.zeros(5, 2), k)
+
+
+def test_nearest_neighbors_find_a_copy():
+    rng = torch.Generator().manual_seed(0)
+    training = torch.rand(30, 1, 4, 4, generator=rng)
+    distance, index = nearest_neighbors(training[[7, 3]] + 0.01, training)
+    assert index.tolist() == [7, 3]
+    assert torch.allclose(distance, torch.tensor(0.04), atol=1e-3)
