@@ -1,0 +1,157 @@
+"""The GAN that trains in the page (book/_static/gan.js), run in Chromium, against torch."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ganlib.losses import gan_loss_d, gan_loss_g, minimax_loss_g
+from ganlib.models import small_pair
+from ganlib.trainer import State, train_step
+
+STATIC = Path(__file__).parents[1] / "book" / "_static"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium found: apt-get install chromium"),
+    pytest.mark.xdist_group("browser"),
+]
+
+# Runs rounds of training from given weights on given batches; returns losses and weights.
+ROUNDS = """({weights, batches, minimax}) => {
+  const random = Gan.randomNumbers(1);
+  const network = (sizes, given) => {
+    const net = new Gan.Mlp(sizes, random);
+    net.parameters().forEach(([w], p) => w.set(given[p]));
+    return net;
+  };
+  const generator = network([2, 32, 32, 2], weights.generator);
+  const discriminator = network([2, 32, 32, 1], weights.discriminator);
+  const state = {generator, discriminator, minimax,
+                 optG: new Gan.Adam(generator, 0.002), optD: new Gan.Adam(discriminator, 0.004)};
+  const losses = batches.map((three) =>
+    Gan.trainStep(state, ...three.map((x) => Float64Array.from(x))));
+  const read = (net) => net.parameters().map(([w]) => Array.from(w));
+  return {losses, generator: read(generator), discriminator: read(discriminator)};
+}"""
+
+
+@pytest.fixture(scope="module")
+def page():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 800, "height": 800})
+        fragment = (STATIC / "gan.html").read_text().split("<script")[0]
+        script = (STATIC / "gan.js").read_text()
+        page.set_content(f"<!doctype html><title>GAN</title>{fragment}<script>{script}</script>")
+        yield page
+        browser.close()
+
+
+def weights_of(network: nn.Module) -> list[list[float]]:
+    return [p.detach().flatten().tolist() for p in network.parameters()]
+
+
+@pytest.mark.parametrize("rounds", [1, 20])
+@pytest.mark.parametrize("minimax", [False, True])
+def test_training_in_the_page_is_torchs(page, rounds, minimax):
+    torch.manual_seed(3)
+    generator, discriminator = (net.double() for net in small_pair(2, 2, hidden=32))
+    weights = {"generator": weights_of(generator), "discriminator": weights_of(discriminator)}
+    batches = torch.randn(rounds, 3, 50, 2, dtype=torch.float64)
+    found = page.evaluate(
+        ROUNDS, {"weights": weights, "minimax": minimax, "batches": batches.flatten(2).tolist()}
+    )
+    opt_g = torch.optim.Adam(generator.parameters(), lr=0.002, betas=(0.5, 0.999))
+    opt_d = torch.optim.Adam(discriminator.parameters(), lr=0.004, betas=(0.5, 0.999))
+    state = State(generator, discriminator, opt_g, opt_d, torch.Generator())
+    loss_g = minimax_loss_g if minimax else gan_loss_g
+    for (x_real, z_d, z_g), losses in zip(batches, found["losses"], strict=True):
+        draws = iter([(x_real, z_d), (x_real, z_g)])
+        logs = train_step(state, lambda _, draws=draws: next(draws), gan_loss_d, loss_g, 1)
+        assert losses["lossD"] == pytest.approx(logs["loss/D"].item(), abs=1e-9)
+        assert losses["lossG"] == pytest.approx(logs["loss/G"].item(), abs=1e-9)
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        for there, here in zip(found[name], weights_of(network), strict=True):
+            assert there == pytest.approx(here, abs=1e-8)
+
+
+def test_losses_in_the_page_stay_finite_at_any_logit(page):
+    values = page.evaluate(
+        "() => { const l = Float64Array.from([-1000, 1000]);"
+        " return [Gan.discriminatorLoss(l, l).value, Gan.generatorLoss(l, false).value,"
+        " Gan.generatorLoss(l, true).value]; }"
+    )
+    assert values == [1000, 500, -500]
+
+
+def test_it_is_silent_until_started_and_steps_resets_and_says_so_in_words(page):
+    page.wait_for_timeout(300)
+    assert page.inner_text("[data-gan=step]") == "0"
+    assert "Not trained yet" in page.inner_text("[data-gan=words]")
+    before = page.locator("[data-gan=plane]").screenshot()
+    for _ in range(3):
+        page.keyboard.press("Tab")  # to the plane, to Train, to One step
+    for _ in range(4):
+        page.keyboard.press("Enter")
+    assert page.inner_text("[data-gan=step]") == "4"
+    assert "After 4 steps" in page.inner_text("[data-gan=words]")
+    assert page.locator("[data-gan=plane]").screenshot() != before
+    page.click("[data-gan=reset]")
+    assert page.inner_text("[data-gan=step]") == "0"
+
+
+def test_a_distribution_is_drawn_by_keyboard_and_by_pointer(page):
+    page.select_option("[data-gan=data]", "ring")
+    page.focus("[data-gan=plane]")
+    for key in ("ArrowRight", "ArrowUp", "Space", "ArrowRight", "Space"):
+        page.keyboard.press(key)
+    assert page.input_value("[data-gan=data]") == "drawn"
+    assert "Pen at 0.2, 0.1; 2 spots drawn" in page.inner_text("[data-gan=words]")
+    before = page.locator("[data-gan=plane]").screenshot()
+    page.click("[data-gan=plane]", position={"x": 50, "y": 50})
+    assert page.locator("[data-gan=plane]").screenshot() != before
+
+
+def test_it_trains_and_pauses_and_learns_three_clusters(page):
+    page.select_option("[data-gan=data]", "three")
+    page.evaluate("document.querySelector('[data-gan=speed]').value = 120")
+    page.click("[data-gan=start]")
+    page.wait_for_function("Number(document.querySelector('[data-gan=step]').textContent) > 20")
+    page.click("[data-gan=start]")
+    step = page.inner_text("[data-gan=step]")
+    page.wait_for_timeout(300)
+    assert page.inner_text("[data-gan=step]") == step
+
+
+def test_a_reader_who_asked_for_no_motion_gets_one_picture_a_press(page):
+    page.emulate_media(reduced_motion="reduce")
+    assert page.inner_text("[data-gan=start]") == "Train 200 steps"
+    page.click("[data-gan=reset]")
+    page.click("[data-gan=start]")
+    assert page.inner_text("[data-gan=step]") == "200"
+    page.wait_for_timeout(300)
+    assert page.inner_text("[data-gan=step]") == "200"
+    page.emulate_media(reduced_motion="no-preference")
+
+
+def test_a_step_takes_less_than_a_thirtieth_of_a_second(page):
+    fastest = page.evaluate(
+        """() => {
+          const random = Gan.randomNumbers(1), times = [];
+          const generator = new Gan.Mlp([2, 32, 32, 2], random);
+          const discriminator = new Gan.Mlp([2, 32, 32, 1], random);
+          const state = {generator, discriminator, optG: new Gan.Adam(generator, 0.002),
+                         optD: new Gan.Adam(discriminator, 0.004)};
+          const draw = () => new Float64Array(256).map(random.normal);
+          for (let k = 0; k < 60; k++) {
+            const began = performance.now();
+            Gan.trainStep(state, draw(), draw(), draw());
+            times.push(performance.now() - began);
+          }
+          return Math.min(...times);
+        }"""
+    )
+    assert fastest < 1000 / 30
