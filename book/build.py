@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+import provenance
 import statements
 import yaml
 
@@ -79,9 +80,7 @@ def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[
     except Exception as error:  # a kernel that died, a disk that is full
         return time.time() - start, f"{type(error).__name__}: {error}"
     seconds = time.time() - start
-    notebook = nbformat.read(part, 4)
-    notebook.metadata.update(key=key, seconds=round(seconds, 1))
-    nbformat.write(notebook, part)
+    provenance.stamp(part, key, seconds)
     part.replace(executed)
     return seconds, ""
 
@@ -147,7 +146,8 @@ def pages_of(executed: list[Path]) -> dict[str, bytes]:
                 if "cover" in cell.metadata.get("tags", []):  # the first picture of the book
                     files["book/_static/cover.png"] = b64decode(output["data"]["image/png"])
             cell.metadata.pop("papermill", None)
-        for name in ("papermill", "seconds", "key"):  # they change with every run
+        notebook.cells.append(provenance.foot(notebook, path.stem))
+        for name in ("papermill", "run", "key"):
             notebook.metadata.pop(name, None)
         files[f"book/{path.name}"] = nbformat.writes(notebook).encode()
     return files

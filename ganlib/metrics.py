@@ -216,35 +216,37 @@ def evaluate_images(
     CPU, draws the images that are taken where not all are.
     """
     x_train, x_test = (x[torch.randperm(len(x), generator=rng)] for x in (x_train, x_test))
-    x_real, half = x_test[: len(x_fake)], len(x_test) // 2
+    x_real, half, m = x_test[: len(x_fake)], len(x_test) // 2, min(len(x_train), len(x_fake))
     n, rows = len(x_real), []
+
+    def add(measure: str, real: float, fake: float, sizes: str) -> None:
+        rows.append(Comparison(measure, real, fake, sizes))
+
     if classifier is not None:
-        reports = [judge_digits(x, classifier) for x in (x_real, x_fake)]
-        least = [report.shares.min().item() for report in reports]
+        a, b = judge_digits(x_real, classifier), judge_digits(x_fake, classifier)
         sizes = f"{n} real, {len(x_fake)} generated"
-        rows.append(Comparison("classifier confidence", *(r.confidence for r in reports), sizes))
-        rows.append(Comparison("smallest class share", *least, sizes))
+        add("classifier confidence", a.confidence, b.confidence, sizes)
+        add("smallest class share", a.shares.min().item(), b.shares.min().item(), sizes)
         with torch.no_grad():
             reference, real, fake = (
                 torch.cat([classifier.features(part) for part in x[:n].split(1000)])
                 for x in (x_train, x_real, x_fake)
             )
-        distances = [frechet_distance(reference, x) for x in (real, fake)]
-        shares = [precision_and_recall(reference, x, k=3) for x in (real, fake)]
         sizes = f"{len(real)} real, {len(fake)} generated against {len(reference)} training images"
-        rows.append(Comparison("Frechet distance of features", *distances, sizes))
-        rows.append(Comparison("precision, k = 3", *(s.precision for s in shares), sizes))
-        rows.append(Comparison("recall, k = 3", *(s.recall for s in shares), sizes))
-    x_choose, x_score, m = x_test[:half], x_test[half:], min(len(x_train), len(x_fake))
-    scores = [parzen_score(x[:m], x_choose, x_score) for x in (x_train, x_fake)]
-    sizes = f"{m} samples, bandwidth by {half} test images, {len(x_score)} scored"
-    rows.append(Comparison("Parzen log-likelihood, nats", *(s.nats for s in scores), sizes))
-    rows.append(Comparison("its standard error", *(s.standard_error for s in scores), sizes))
-    rows.append(Comparison("its bandwidth", *(s.bandwidth for s in scores), sizes))
-    nearest = [
+        distances = frechet_distance(reference, real), frechet_distance(reference, fake)
+        add("Frechet distance of features", *distances, sizes)
+        a, b = precision_and_recall(reference, real), precision_and_recall(reference, fake)
+        add("precision, k = 3", a.precision, b.precision, sizes)
+        add("recall, k = 3", a.recall, b.recall, sizes)
+    a, b = (parzen_score(x[:m], x_test[:half], x_test[half:]) for x in (x_train, x_fake))
+    sizes = f"{m} samples, bandwidth by {half} test images, {len(x_test) - half} scored"
+    add("Parzen log-likelihood, nats", a.nats, b.nats, sizes)
+    add("its standard error", a.standard_error, b.standard_error, sizes)
+    add("its bandwidth", a.bandwidth, b.bandwidth, sizes)
+    a, b = (
         torch.cat([nearest_neighbors(part, x_train)[0] for part in x.split(500)]).mean().item()
         for x in (x_real, x_fake)
-    ]
+    )
     sizes = f"{n} real, {len(x_fake)} generated against {len(x_train)} training images"
-    rows.append(Comparison("distance to nearest image", *nearest, sizes))
+    add("distance to nearest image", a, b, sizes)
     return rows

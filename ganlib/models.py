@@ -5,14 +5,16 @@ Images outside a network are float in [0, 1], of shape (n, channels, height, wid
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
-def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
     """Perceptron with layers of the given sizes, (n, sizes[0]) to (n, sizes[-1]).
 
     The activation stands between linear layers, not after the last.
@@ -191,3 +193,16 @@ class DigitClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.features(x))
+
+
+def load_generator(name: str, device: torch.device | str = "cpu") -> MLPGenerator | ConvGenerator:
+    """A trained generator of MNIST digits, "maxout" or "conv", in evaluation mode.
+
+    `benchmarks/generators.py` made the weights, which are stored in half precision.
+    """
+    if name not in ("maxout", "conv"):
+        raise ValueError(f"a generator 'maxout' or 'conv' expected, got {name!r}")
+    generator = MLPGenerator(batch_norm=True) if name == "maxout" else ConvGenerator()
+    weights = load_file(Path(__file__).with_name(f"{name}_generator.safetensors"))
+    generator.load_state_dict(weights)
+    return generator.to(device).eval()

@@ -27,6 +27,8 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from ganlib.compiled import compiled_step
+
 Draw = Callable[[torch.Generator], Any]
 Loss = Callable[[Module, Module, Any], tuple[Tensor, dict[str, Tensor]]]
 
@@ -182,12 +184,11 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
 
     OSError (FileNotFoundError, ...) for a file that cannot be read, ValueError for a foreign one.
     """
-    try:
-        contents = torch.load(path, map_location=device, weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # whatever foreign bytes do to an unpickler
-        raise ValueError(f"a checkpoint of ganlib expected, {path} is none") from error
+    with open(path, "rb") as file:
+        try:
+            contents = torch.load(file, map_location=device, weights_only=True)
+        except Exception as error:  # whatever foreign bytes do to an unpickler
+            raise ValueError(f"a checkpoint of ganlib expected, {path} is none") from error
     if not isinstance(contents, dict):
         raise ValueError(f"a checkpoint of ganlib expected, {path} holds {type(contents).__name__}")
     return contents
@@ -313,6 +314,7 @@ def train(
     checkpoint: Callable[[State], None] | None = None,
     checkpoint_every: int = 1000,
     progress: bool = True,
+    compile: bool = False,
 ) -> History:
     """Train until `state.step` is `until` steps; a finished state is left as it is.
 
@@ -322,7 +324,7 @@ def train(
     after the steps in `snapshot_at` (0 is before the first; default: every logged step).
     `checkpoint(state)` is called before the first step, after every `checkpoint_every`-th and after
     the last, with nothing pending; `save_checkpoint(path, state.state_dict())` makes it durable.
-    `progress` shows a bar.
+    `progress` shows a bar. `compile` makes `train_step` one compiled graph (`compiled_step`).
     Numbers are read from the device every `log_every` steps; a loss that is not finite then
     stops training with FloatingPointError, which names it and its step.
     """
@@ -332,6 +334,8 @@ def train(
             f"until={until}, n_critic={n_critic}, log_every={log_every}, "
             f"checkpoint_every={checkpoint_every}"
         )
+    if compile and step is not train_step:
+        raise ValueError(f"compile=True with step=train_step expected, got step={step!r}")
     history, pending = state.history, []
 
     def take_snapshot() -> None:
@@ -344,6 +348,8 @@ def train(
         return history
     if checkpoint is not None and state.step == 0:
         checkpoint(state)
+    if compile:
+        step = compiled_step(state, loss_d, loss_g, n_critic)
     hide, first = not progress, state.step
     bar = tqdm(total=until, initial=first, unit="step", file=sys.stdout, ncols=76, disable=hide)
     try:
