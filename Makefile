@@ -1,6 +1,6 @@
 # Targets for a reader with make; README.md says how to do the same without it.
 .DEFAULT_GOAL := help
-.PHONY: help venv book test serve notebooks tidy clean
+.PHONY: help venv book pdf test colab-test links serve notebooks tidy clean
 PYTHON ?= python3
 BIN := .venv/bin
 SIZE ?= default
@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 help:  ## say what each target does
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1	/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1	/'
 
 venv: .venv/installed  ## make .venv and install requirements.txt into it
 
@@ -28,6 +28,15 @@ test: venv  ## check style and types, run all tests and, at smoke size, all note
 	$(BIN)/basedpyright
 	$(BIN)/python book/build.py --size smoke
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+colab-test: venv  ## run chapters alone, in an environment with Colab's versions
+	$(BIN)/python .ci/colab_test.py
+
+links: book  ## try all links of the pages that lead out of the book (needs a network)
+	$(BIN)/jupyter-book build _build/default/source --path-output _build/links --builder linkcheck
+
+pdf: book  ## print the whole book to _build/book.pdf (needs chromium)
+	$(BIN)/python book/pdf.py
 
 serve:  ## show the built book at http://localhost:8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html

@@ -1,12 +1,12 @@
 """ganlib's trainer against the usual training loop: same networks, batch and work, one CPU thread.
 
-    python benchmarks/against_the_usual_loop.py          (about 5 minutes of one core)
+    python benchmarks/against_the_usual_loop.py          (5 minutes of one core, half of it compiling)
 
 The usual loop is the one that tutorials write: a DataLoader over PIL images with ToTensor and
 Normalize, torch.randn, a sigmoid and BCELoss, torch's default Adam, gradients of both networks in
 G's update, D's update on the fakes just made for G's, two passes of D, `.item()` at each step.
 ganlib's side is `ganlib.trainer.train` with what the command line sets: uint8 tensors, fused Adam,
-matmul precision "medium", channels_last for the convolutional pair; it draws fresh fakes for
+matmul precision "medium"; the convolutional pair is in channels_last. It draws fresh fakes for
 each player, as Algorithm 1 does, which is more work. Rows:
 
 float32               as `ganlib train`
@@ -202,8 +202,8 @@ def measure(blocks: dict[str, Block], rounds: int, steps: int) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time ganlib beside the usual loop.")
     parser.add_argument("--pairs", nargs="+", choices=GOALS, default=list(GOALS))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=20, help="steps in a block")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=15, help="steps in a block")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)

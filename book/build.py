@@ -15,14 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64decode
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 
-import nbformat
+import pages
 import provenance
-import statements
 import yaml
 
 BOOK = Path(__file__).resolve().parent
@@ -126,33 +124,6 @@ def execute_stale(size: str, jobs: int) -> list[Path]:
     return [folder / chapter.name for chapter in chapters()]
 
 
-def pages_of(executed: list[Path]) -> dict[str, bytes]:
-    """All files that Sphinx reads, by path: the book with its executed chapters."""
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())
-    config["execute"]["execute_notebooks"] = "off"  # they have just run
-    files = {"_config.yml": yaml.safe_dump(config).encode()}
-    sources = [ROOT / "_toc.yml", *BOOK.glob("*.md"), *BOOK.glob("*.bib")]
-    sources += [*BOOK.glob("_ext/*.py"), *(p for p in BOOK.glob("_static/**/*") if p.is_file())]
-    files |= {str(p.relative_to(ROOT)): p.read_bytes() for p in sources}
-    files["book/statements.md"] = statements.page(executed).encode()
-    for path in executed:
-        notebook = nbformat.read(path, 4)
-        notebook.metadata.pop("widgets", None)
-        for cell in notebook.cells:
-            if "live" in cell.metadata.get("tags", []):
-                cell.outputs = []  # a widget is dead without a kernel
-            for output in cell.get("outputs", []):
-                output.get("data", {}).pop(statements.CHECK, None)
-                if "cover" in cell.metadata.get("tags", []):  # the first picture of the book
-                    files["book/_static/cover.png"] = b64decode(output["data"]["image/png"])
-            cell.metadata.pop("papermill", None)
-        notebook.cells.append(provenance.foot(notebook, path.stem))
-        for name in ("papermill", "run", "key"):
-            notebook.metadata.pop(name, None)
-        files[f"book/{path.name}"] = nbformat.writes(notebook).encode()
-    return files
-
-
 def make_pages(size: str, files: dict[str, bytes]) -> Path:
     """Write the files and run Sphinx on them, unless nothing changed; return the site."""
     source = ROOT / "_build" / size / "source"
@@ -191,7 +162,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     start = time.time()
-    site = make_pages(options.size, pages_of(execute_stale(options.size, options.jobs)))
+    site = make_pages(options.size, pages.sources(ROOT, execute_stale(options.size, options.jobs)))
     print(f"the book is in {site}/index.html  ({time.time() - start:.0f} s)")
 
 

@@ -16,9 +16,12 @@ from build import ROOT, chapters
 SETUP = """\
 # In Colab: installs ganlib at this book's release if it is missing. Elsewhere it does nothing.
 import importlib.util
+import os
 
 if importlib.util.find_spec("ganlib") is None:
-    %pip install --quiet --no-deps {address}/archive/refs/tags/{tag}.zip"""
+    release = "{address}/archive/refs/tags/{tag}.zip"
+    source = os.environ.get("GANLIB_SOURCE", release)
+    %pip install --quiet --no-deps {{source}}"""
 
 
 def store_outputs() -> None:
@@ -44,10 +47,12 @@ def stamped() -> dict[Path, str]:
         re.findall(rf'^{name} = "(.*)"', project, re.M)[0] for name in ("Repository", "version")
     )
     repository, tag = address.removeprefix("https://github.com/"), f"v{number}"
-    texts = {}
+    owner, _, project_name = repository.partition("/")
+    pages, texts = f"https://{owner}.github.io/{project_name}/", {}
     for path, pattern, text in (
         ("_config.yml", r"(?m)^  url: .*$", f"  url: {address}"),
         ("_config.yml", r"(?m)^  branch: .*$", f"  branch: {tag}"),
+        ("_config.yml", r"https://[\w-]+\.github\.io/[\w-]+/", pages),
         (
             "README.md",
             r"(?<=github/)[^/\s]+/[^/\s]+/blob/[^/\s]+(?=/book)",

@@ -241,7 +241,7 @@ def _webp(frame: Figure | np.ndarray, dpi: int) -> bytes:
         picture, colors = Image.fromarray((255 * np.asarray(frame) + 0.5).astype(np.uint8)), 16
         picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
     picture = picture.quantize(colors, dither=Image.Dither.NONE).convert("RGB")
-    picture.save(small, format="webp", lossless=True, quality=100, method=6)
+    picture.save(small, format="webp", lossless=True, quality=100, method=4)
     return small.getvalue()
 
 

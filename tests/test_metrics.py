@@ -16,12 +16,14 @@ from torch import Tensor, nn
 import ganlib
 from ganlib.data import gaussian_mixture, load_images, ring_of_gaussians, sample_mixture
 from ganlib.metrics import (
+    evaluate_images,
     frechet_distance,
     judge_digits,
     load_digit_classifier,
     mode_coverage,
     nearest_neighbors,
     parzen_log_likelihood,
+    parzen_score,
     precision_and_recall,
     wasserstein_1d,
 )
@@ -240,3 +242,46 @@ def test_nearest_neighbors_find_a_copy():
     distance, index = nearest_neighbors(training[[7, 3]] + 0.01, training)
     assert index.tolist() == [7, 3]
     assert torch.allclose(distance, torch.tensor(0.04), atol=1e-3)
+
+
+def test_a_parzen_score_takes_the_bandwidth_that_suits_the_images_to_choose_by():
+    rng = torch.Generator().manual_seed(0)
+    samples = torch.rand(40, 3, generator=rng, dtype=torch.float64)
+    near, far = samples[:10] + 0.01, samples[:7] * 3 + 2
+    for x_choose, x_score, expected in ((near, far, 0.1), (far, near, 1.0)):
+        nats, error, bandwidth = parzen_score(samples, x_choose, x_score)
+        assert bandwidth == pytest.approx(expected)
+        values = parzen_log_likelihood(x_score, samples, bandwidth)
+        assert nats == pytest.approx(values.mean().item(), rel=1e-9)
+        assert error == pytest.approx(values.numpy().std(ddof=1) / len(x_score) ** 0.5, rel=1e-6)
+
+
+def compared(x_fake: Tensor, digits, classifier: DigitClassifier | None = None) -> dict:
+    x_train, x_test = (digits[split][0].float() / 255 for split in ("train", "test"))
+    rng = torch.Generator().manual_seed(0)
+    rows = evaluate_images(x_train, x_test, x_fake, classifier, rng=rng)
+    return {row.measure: (row.real, row.fake) for row in rows}
+
+
+def test_copies_of_training_images_are_as_good_as_real_ones_and_are_found_out(digits):
+    copies = digits["train"][0][::15].float() / 255
+    rows = compared(copies, digits, load_digit_classifier())
+    assert rows["distance to nearest image"][0] > 4
+    assert rows["distance to nearest image"][1] < 0.05
+    for measure, tolerance in (
+        ("classifier confidence", 0.02), ("smallest class share", 0.06), ("precision, k = 3", 0.15),
+        ("recall, k = 3", 0.15), ("Parzen log-likelihood, nats", 30),
+    ):  # fmt: skip
+        real, fake = rows[measure]
+        assert fake == pytest.approx(real, abs=tolerance), measure
+    assert rows["smallest class share"][0] > 0.04  # the digits come sorted by class
+
+
+def test_without_a_classifier_its_measures_are_left_out_and_noise_scores_below_real_images(digits):
+    rows = compared(torch.rand(30, 1, 28, 28), digits)
+    assert list(rows) == ["Parzen log-likelihood, nats", "its standard error", "its bandwidth",
+                          "distance to nearest image"]  # fmt: skip
+    real, fake = rows["Parzen log-likelihood, nats"]
+    assert real > fake + 300
+    real, fake = rows["distance to nearest image"]
+    assert real < fake - 5

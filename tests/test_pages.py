@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import re
 import shutil
 import threading
 from itertools import pairwise
@@ -12,6 +13,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+
+import ganlib
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("GANLIB_SITE", ROOT / "_build/smoke/_build/html")).resolve()
@@ -44,6 +47,35 @@ def test_every_image_has_alt_text(page):
         alt = str(image.get("alt", ""))
         assert len(alt) > 20, f"{str(image.get('src'))[:60]} has alt {alt!r}"
         assert "_images" not in alt, alt
+
+
+@each_page
+def test_page_weighs_at_most_a_megabyte_and_a_half(page):
+    local = [i["src"] for i in soup(page).select("article img[src]") if ":" not in i["src"]]
+    images = sum((page.parent / unquote(str(src))).stat().st_size for src in {*local})
+    assert page.stat().st_size + images <= 1_500_000
+
+
+@each_page
+def test_page_of_a_chapter_says_what_it_was_run_with(page):
+    if not (ROOT / "book" / f"{page.stem}.ipynb").exists():
+        pytest.skip("not made from a notebook")
+    foot = soup(page).select_one(".provenance")
+    assert foot is not None
+    said = r"Run on \d{4}-\d\d-\d\d in \d+ s on .+, with torch [\d.]+\S*, ganlib [\d.]+ .*; data: "
+    assert re.search(said, foot.get_text())
+
+
+@each_page
+def test_colab_button_opens_this_notebook_at_the_release(page):
+    links = [str(a["href"]) for a in soup(page).select('a[href*="colab.research.google.com"]')]
+    notebook = f"book/{page.stem}.ipynb"
+    if not (ROOT / notebook).exists():
+        assert links == []
+    else:
+        release = f"blob/v{ganlib.__version__}/{notebook}"
+        assert links
+        assert all(link.endswith(release) for link in links)
 
 
 @each_page
@@ -110,6 +142,8 @@ def test_page_reads_in_a_browser_without_outside_hosts(page, browser, home):
         "[...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
     )
     assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 1
+    folder = Path(os.environ.get("GANLIB_SCREENSHOTS", SITE.parent / "screenshots"))
+    tab.screenshot(path=folder / f"{page.stem}-390.png")
     scrubbers = tab.locator(".scrubber")
     for i in range(scrubbers.count()):
         image, slider = (scrubbers.nth(i).locator(part) for part in ("img", "input"))
@@ -118,7 +152,77 @@ def test_page_reads_in_a_browser_without_outside_hosts(page, browser, home):
         slider.press("ArrowLeft" if at_end else "ArrowRight")
         assert image.get_attribute("src") != before[0]
         assert image.get_attribute("alt") != before[1]
+        moved = image.get_attribute("src")
+        slider.scroll_into_view_if_needed()
+        box = slider.bounding_box()
+        assert box is not None
+        for place in (0.05, 0.95):
+            tab.mouse.click(box["x"] + place * box["width"], box["y"] + box["height"] / 2)
+            if image.get_attribute("src") != moved:
+                break
+        assert image.get_attribute("src") != moved
     assert not faults, faults
+    tab.close()
+
+
+# What the theme and docutils bring along, by rule and by the element's class or tag.
+NOT_OURS = {
+    "region": ("navbar-brand", "skip-link", "pst-skip-link", "bd-header-announcement"),
+    "aria-allowed-role": ("citation",),
+    "aria-required-parent": ("citation",),
+    "aria-required-children": ("citation",),
+    "dlitem": ("citation",),
+    "definition-list": ("citation",),
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@each_page
+def test_axe_finds_no_fault_of_our_own(page, scheme, browser, home):
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab = browser.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 800})
+    tab.goto(f"{home}book/{page.name}", wait_until="load")
+    found = []
+    for violation in Axe().run(tab).response["violations"]:
+        ours = [
+            node["html"][:200]
+            for node in violation["nodes"]
+            if not any(word in node["html"] for word in NOT_OURS.get(violation["id"], ()))
+        ]
+        found += [(violation["id"], html) for html in ours]
+    folder = Path(os.environ.get("GANLIB_SCREENSHOTS", SITE.parent / "screenshots"))
+    tab.screenshot(path=folder / f"{page.stem}-{scheme}.png")
+    tab.close()
+    assert not found, found[:5]
+
+
+def test_exercises_unfold(browser, home):
+    tab = browser.new_page()
+    tab.goto(f"{home}book/02_minimax_objective.html", wait_until="load")
+    solution = tab.locator(".solution.dropdown").first
+    body = solution.locator(":scope > section, :scope > .section").first
+    assert not body.is_visible()
+    solution.locator("button.toggle-button, summary").first.click()
+    assert body.is_visible()
+    tab.close()
+
+
+def test_search_finds_a_theorem(browser, home):
+    tab = browser.new_page()
+    tab.goto(f"{home}search.html?q=optimal+discriminator", wait_until="load")
+    hits = tab.locator("#search-results li a")
+    hits.first.wait_for()
+    assert any("03_optimal_discriminator" in str(a.get_attribute("href")) for a in hits.all())
+    tab.close()
+
+
+def test_pages_are_painted_before_any_script_of_widgets(browser, home):
+    tab = browser.new_page()
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(f"{home}book/01_adversarial_game.html", wait_until="load")
+    assert not [url for url in asked if "embed-amd" in url or "require" in url]
     tab.close()
 
 
