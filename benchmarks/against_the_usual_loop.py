@@ -1,6 +1,6 @@
 """ganlib's trainer against the usual training loop: same networks, batch and work, one CPU thread.
 
-    python benchmarks/against_the_usual_loop.py          (5 minutes of one core, half of it compiling)
+    python benchmarks/against_the_usual_loop.py    (5 minutes of a core, half of it compiling)
 
 The usual loop is the one that tutorials write: a DataLoader over PIL images with ToTensor and
 Normalize, torch.randn, a sigmoid and BCELoss, torch's default Adam, gradients of both networks in

@@ -114,8 +114,8 @@ def train(**options: Any) -> None:
 
     Both players use Adam with betas (0.5, 0.999). maxout's learning rates fall linearly over the
     last 60 % of the total, to 2 %; where --resume raises the total they follow the new one from the
-    step reached, and so rise again. Matrices are multiplied at torch's precision "medium": exact
-    float32 on most CPUs, TF32 on GPUs.
+    step reached, and so rise again. Matrices are multiplied at torch's precision "medium":
+    inputs rounded to bfloat16 on CPUs with AMX, exact float32 on others, TF32 on GPUs.
 
     --out gets checkpoint.pt (one before the first step, and at the end), metrics.json and
     samples/. A run that was stopped goes on with --resume as if it had not been, bit for bit on a
@@ -158,8 +158,7 @@ def _train(options: dict[str, Any]) -> None:
         contents = runs.from_rank_0(lambda: runs.open_folder(out, options["resume"]))
         old = asdict(contents["settings"]) if contents else None
         device, values = _values(options, old, n_processes)
-        data = options["data_dir"], options["download"]
-        images = runs.load_training_images(values["dataset"], *data).to(device)
+        images = runs.from_rank_0(lambda: _training_images(values["dataset"], options)).to(device)
         if options["epochs"]:
             values["steps"] = math.ceil(options["epochs"] * len(images) / values["batch_size"])
         if old and values["steps"] < old["steps"]:
@@ -194,6 +193,13 @@ def _train(options: dict[str, Any]) -> None:
         if writer is not None:
             writer.close()
     runs.leave_processes()
+
+
+def _training_images(dataset: str, options: dict[str, Any]) -> Any:
+    from ganlib import runs
+
+    download = options["download"]
+    return runs.load_images(dataset, "train", options["data_dir"], download=download)[0]
 
 
 def _values(

@@ -148,7 +148,12 @@ class Scrubber:
     ):
         if not len(values):
             raise ValueError("at least one value to draw expected, got none")
-        self.frames = [_webp(draw(value), dpi) for value in values]
+        self.frames, self.rendering = [], "auto"
+        for value in values:
+            frame = draw(value)
+            self.frames.append(_webp(frame, dpi))
+            if not isinstance(frame, Figure):
+                self.rendering = "pixelated"
         self.alts = [alt(value) for value in values]
         self.shown = [shown(value) for value in values]
         self.label, self.start, self.width = label, start % len(values), width
@@ -173,6 +178,7 @@ class Scrubber:
         return _SCRUBBER.format(
             key=key,
             width=self.width,
+            rendering=self.rendering,
             src=sources[self.start],
             alt=html.escape(self.alts[self.start]),
             label=html.escape(self.label),
@@ -188,7 +194,8 @@ class Scrubber:
 _SCRUBBER = """
 <div class="scrubber" id="{key}"
 style="background:#fff;color:#000;max-width:{width}rem;padding:.4rem">
-<img src="{src}" alt="{alt}" class="dark-light" style="display:block;width:100%;height:auto">
+<img src="{src}" alt="{alt}" class="dark-light"
+style="display:block;width:100%;height:auto;image-rendering:{rendering}">
 <div style="display:flex;gap:.7rem;align-items:center;flex-wrap:wrap">
 <button type="button" style="color:#000;background:#fff;border:1px solid #767676;
 border-radius:.25rem;padding:.1rem .7rem;min-width:4.2rem">Play</button>
@@ -232,16 +239,15 @@ aria-valuetext="{shown}" style="flex:1 1 9rem">
 
 
 def _webp(frame: Figure | np.ndarray, dpi: int) -> bytes:
-    """A frame as a lossless WebP with few colors, a quarter of the size of a full-color PNG."""
+    """A frame as a small WebP: a figure without loss in few colors, an image with slight loss."""
     buffer, small = io.BytesIO(), io.BytesIO()
     if isinstance(frame, Figure):
         frame.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-        picture, colors = Image.open(buffer).convert("RGB"), 32
+        picture = Image.open(buffer).convert("RGB").quantize(32, dither=Image.Dither.NONE)
+        picture.convert("RGB").save(small, format="webp", lossless=True, quality=100, method=4)
     else:
-        picture, colors = Image.fromarray((255 * np.asarray(frame) + 0.5).astype(np.uint8)), 16
-        picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
-    picture = picture.quantize(colors, dither=Image.Dither.NONE).convert("RGB")
-    picture.save(small, format="webp", lossless=True, quality=100, method=4)
+        picture = Image.fromarray((255 * np.asarray(frame) + 0.5).astype(np.uint8)).convert("RGB")
+        picture.save(small, format="webp", quality=80, method=4)
     return small.getvalue()
 
 

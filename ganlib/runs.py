@@ -155,22 +155,20 @@ def leave_processes() -> None:
 
 
 def from_rank_0(function: Callable[[], Any]) -> Any:
-    """What `function()` returns in process 0, in all processes; the others do not call it."""
-    box = [function() if rank() == 0 else None]
+    """What `function()` returns, or raises for the user, in process 0, in all processes."""
+    result, error = None, None
+    if rank() == 0:
+        try:
+            result = function()
+        except (ValueError, OSError) as raised:
+            error = raised
     if dist.is_initialized():
+        box = [result, error]
         dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
-def load_training_images(dataset: str, data_dir: Path | None, download: bool) -> Tensor:
-    """The training images, uint8; on each machine one process downloads and the others wait."""
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    for turn in (True, False):
-        if turn == (local == 0):
-            images, _ = load_images(dataset, "train", data_dir, download=download)
-        if dist.is_initialized():
-            dist.all_reduce(torch.zeros(()))
-    return images
+        result, error = box
+    if error is not None:
+        raise error
+    return result
 
 
 def pick_device(name: str, n_processes: int = 1) -> torch.device:

@@ -81,6 +81,7 @@ def in_each_process(folder: Path, ports: list[str]) -> None:
     command(ports[2], *RUN, "--out", parts, "--steps", "2")
     command(ports[3], *RUN[:2], "--out", parts, "--resume", "--steps", "4")
     command(ports[4], *RUN, "--out", str(folder / "odd"), "--batch-size", "7")
+    command(ports[5], *RUN, "--out", whole)
     (folder / f"outcome{rank}.json").write_text(json.dumps(outcome))
 
 
@@ -88,7 +89,7 @@ def in_each_process(folder: Path, ports: list[str]) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where both processes left their results."""
     folder = tmp_path_factory.mktemp("two")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
     ports = [str(s.getsockname()[1]) for s in sockets]
     for s in sockets:
         s.close()
@@ -163,11 +164,12 @@ def test_only_process_0_writes_and_shows_a_bar_and_the_number_of_processes_is_re
     assert told["command"].startswith("torchrun --nproc-per-node 2 -m ganlib ")
 
 
-def test_a_batch_that_the_processes_cannot_share_equally_is_refused_by_each(folder):
+def test_a_mistake_is_refused_by_each_process_in_the_same_words(folder):
     for rank in range(2):
         outcome = json.loads((folder / f"outcome{rank}.json").read_text())
-        assert list(outcome) == ["7"]
+        assert list(outcome) == ["7", str(folder / "whole")]
         assert "--batch-size expected that 2 processes share equally" in outcome["7"]
+        assert "holds a run: add --resume" in outcome[str(folder / "whole")]
     assert not (folder / "odd").exists()
 
 
