@@ -192,7 +192,7 @@ def losses(settings: Settings, noise: Callable[[], float]) -> tuple[Callable, Ca
 
 def clip_each_run(optimizer: torch.optim.Optimizer, largest: float) -> None:
     gradients = [p.grad for p in optimizer.param_groups[0]["params"]]
-    norm = sum(g.square().sum((1, 2)) for g in gradients).sqrt()
+    norm = torch.stack([g.square().sum((1, 2)) for g in gradients]).sum(0).sqrt()
     factor = (largest / norm.clamp(min=1e-12)).clamp(max=1)
     for g in gradients:
         g.mul_(factor[:, None, None])
@@ -207,7 +207,8 @@ def train_runs(task: Task, settings: Settings, seed: int) -> list[dict[str, floa
         torch.optim.Adam(net.parameters(), lr=lr, betas=(settings.beta1, 0.999), fused=True)
         for net, lr in zip(networks, rates, strict=True)
     ]
-    state = State(*networks, *opts, torch.Generator().manual_seed(seed))
+    rng = torch.Generator().manual_seed(seed)
+    state = State(networks[0], networks[1], opts[0], opts[1], rng)
     if settings.average:
         state.average = running_average(state.generator, settings.average)
     if settings.clip < math.inf:
@@ -277,7 +278,7 @@ def save(record: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     seed = parser.parse_args().seed
     torch.set_num_threads(1)

@@ -22,6 +22,8 @@ torch.set_num_threads(1)  # threads of several test processes on the same cores 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+    # The command line sets "medium", which rounds to bfloat16 on some processors.
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture
