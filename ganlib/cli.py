@@ -287,8 +287,11 @@ def sample(run: Path, out: Path, n: int, seed: int) -> None:
     """
     if out.suffix.lower() != ".png":
         raise Refused(f"--out FILE.png expected, got {out}")
+    import torch
+
     from ganlib import runs
 
+    torch.set_float32_matmul_precision("medium")
     with refusing():
         runs.write_grid(out, runs.draw_samples(runs.load_run(run), n, seed))
     click.echo(f"{n} images in {out}")

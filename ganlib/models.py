@@ -129,13 +129,15 @@ class ConvGenerator(nn.Module):
     """Convolutional generator for 28 x 28 images, (n, latent_dim) to (n, 1, 28, 28) in (0, 1).
 
     A linear map to (4 channels, 7, 7), then two transposed convolutions that double the side.
+    `bias` gives the linear map a bias, needed for latents of few numbers: without it G(0) is the
+    same at all places of a channel.
     """
 
-    def __init__(self, latent_dim: int = 64, channels: int = 32):
+    def __init__(self, latent_dim: int = 64, channels: int = 32, *, bias: bool = False):
         super().__init__()
         self.latent_dim = latent_dim
         self.layers = nn.Sequential(
-            nn.Linear(latent_dim, 4 * channels * 49, bias=False),
+            nn.Linear(latent_dim, 4 * channels * 49, bias=bias),
             nn.Unflatten(1, (4 * channels, 7, 7)),
             nn.BatchNorm2d(4 * channels),
             nn.ReLU(),
