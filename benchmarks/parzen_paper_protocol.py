@@ -194,7 +194,7 @@ def cpu_seconds(folder: Path, seed: int, steps: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("action", choices=("train", "report"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=32_500)
