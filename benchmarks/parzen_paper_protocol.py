@@ -161,7 +161,7 @@ def report(folder: Path) -> None:
     from sklearn.cluster import MiniBatchKMeans
 
     for seed in seeds:
-        k_means = MiniBatchKMeans(10_000, batch_size=20_000, max_iter=10, n_init=1,
+        k_means = MiniBatchKMeans(10_000, batch_size=20_000, max_iter=10, n_init=1,  # pyright: ignore
                                   init="random", random_state=seed)  # fmt: skip
         k_means.fit(train_images[:50_000].flatten(1).numpy())
         centers = torch.from_numpy(k_means.cluster_centers_).float().reshape(-1, 1, 28, 28)
