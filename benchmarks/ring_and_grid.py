@@ -1,6 +1,6 @@
 """Two GANs on PacGAN's ring of 8 and grid of 25 Gaussians, 10 seeds each: are all modes found?
 
-    python benchmarks/ring_and_grid.py        (about CORE_MINUTES minutes of one CPU core)
+    python benchmarks/ring_and_grid.py        (about 55 minutes of one CPU core)
 
 Writes book/results/10_ring_and_grid.json: a row for each target, method and seed (modes found and
 high-quality share of 2,500 samples as in PacGAN, process time per seed), their curves over
@@ -8,9 +8,10 @@ training, 500 points of the first seed of each target and method, and the proven
 the file already holds is not run again: an interrupted call goes on when it is made again.
 
 `recipe` and `plain` share networks, batch and number of steps, and each has the same settings on
-both targets. Their settings were chosen on seeds 100 to 103. A group of seeds is trained at once:
-weight w of all of them is one tensor (seeds, ...), and since every seed draws from an `rng` of
-its own and the loss is the sum of the seeds' losses, no seed sees another.
+both targets. The settings come from short trials on seeds 100 to 103 and from earlier trials.
+A group of seeds is trained at once: weight w of all of them is one tensor (seeds, ...), and since
+every seed draws from an `rng` of its own and the loss is the sum of the seeds' losses, no seed
+sees another.
 """
 
 import argparse
