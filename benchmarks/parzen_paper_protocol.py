@@ -14,22 +14,18 @@ images and k-means centers; it writes book/results/09_parzen.json and .png.
 Protocol: images in [0, 1]; training on the first 50,000, validation on the last 10,000 training
 images; 10,000 samples; bandwidth from logspace(-1, 0, 10) by the mean over the first 1,000
 validation images; standard error = standard deviation / sqrt(10,000).
-Settings of the published code: z uniform on (-sqrt 3, sqrt 3), weights uniform, output bias at
-the logit of the pixel means, batch 100, learning rate 0.1 divided by 1.000004 per update,
-momentum 0.5 rising to 0.7 over 250 epochs, simultaneous updates, k = 1, non-saturating loss,
-dropout shares 0.2 and 0.5. Not as in that code: one dropout mask for each forward pass, batches
-drawn with replacement, torch's matmul precision "medium" (bfloat16 inputs on a CPU with AMX), and
-the running averages.
+Networks, optimizer and settings of the published code: paper_settings_mnist5k.py. Not as in that
+code: what is said there, batches drawn with replacement, and the running averages.
 """
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from paper_settings_mnist5k import new_state, sampler, schedule, uniform_z
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -37,8 +33,13 @@ from torch import Tensor
 import ganlib
 from ganlib.data import load_images
 from ganlib.losses import gan_loss_d, gan_loss_g
-from ganlib.metrics import parzen_log_likelihood
-from ganlib.models import MaxoutDiscriminator, MLPGenerator, uniform_init_
+from ganlib.metrics import (
+    frechet_distance,
+    load_digit_classifier,
+    parzen_score,
+    precision_and_recall,
+)
+from ganlib.models import MLPGenerator
 from ganlib.plotting import image_array
 from ganlib.trainer import (
     State,
@@ -50,32 +51,14 @@ from ganlib.trainer import (
     train,
 )
 
-BATCH, EPOCH, EVERY, LENGTHS = 100, 500, 2500, range(20_000, 32_501, 2500)
+EVERY, LENGTHS = 2500, range(20_000, 32_501, 2500)
 DECAYS = {"average .9999": 0.9999, "average .99995": 0.99995}
-BANDWIDTHS = np.logspace(-1, 0, 10).tolist()
 RESULTS = Path(__file__).parents[1] / "book" / "results"
-
-
-def uniform_z(n: int, rng: torch.Generator) -> Tensor:
-    return (2 * torch.rand(n, 100, generator=rng) - 1) * math.sqrt(3)
-
-
-def new_state(seed: int, images: Tensor) -> State:
-    torch.manual_seed(seed)
-    generator = MLPGenerator(pixel_means=images.float().mean(0) / 255)
-    discriminator = MaxoutDiscriminator()
-    uniform_init_(generator, 0.05)
-    uniform_init_(discriminator, 0.005)
-    opt_g, opt_d = (
-        torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5, fused=True)
-        for network in (generator, discriminator)
-    )
-    return State(generator, discriminator, opt_g, opt_d, torch.Generator().manual_seed(seed))
 
 
 def train_seed(seed: int, steps: int, folder: Path) -> None:
     images = load_images("mnist")[0][:50_000]
-    state = new_state(seed, images)
+    state, draw, before_step = new_state(seed, images), sampler(images), schedule(len(images))
     averages = {name: running_average(state.generator, decay) for name, decay in DECAYS.items()}
     checkpoint, cpu_seconds = folder / f"seed{seed}.pt", 0.0
     if checkpoint.exists():
@@ -84,15 +67,6 @@ def train_seed(seed: int, steps: int, folder: Path) -> None:
         cpu_seconds = contents["cpu_seconds"]
         for name, average in averages.items():
             average.load_state_dict(contents[name])
-
-    def draw(rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        index = torch.randint(len(images), (BATCH,), generator=rng)
-        return images[index].float() / 255, uniform_z(BATCH, rng)
-
-    def before_step(state: State) -> None:
-        for optimizer in (state.opt_g, state.opt_d):
-            optimizer.param_groups[0]["lr"] = 0.1 / 1.000004**state.step
-            optimizer.param_groups[0]["momentum"] = 0.5 + 0.2 * min(state.step / EPOCH / 250, 1)
 
     def step(state: State, *parts, **options) -> dict[str, Tensor]:
         values = simultaneous_step(state, *parts, **options)
@@ -115,14 +89,6 @@ def train_seed(seed: int, steps: int, folder: Path) -> None:
         save_checkpoint(checkpoint, contents | {n: a.state_dict() for n, a in averages.items()})
 
 
-def score(samples: Tensor, valid: Tensor, x: Tensor) -> tuple[float, float, float]:
-    """Mean log-likelihood of x in nats, its standard error, and the bandwidth chosen on valid."""
-    means = [parzen_log_likelihood(valid, samples, b).mean().item() for b in BANDWIDTHS]
-    bandwidth = BANDWIDTHS[int(np.argmax(means))]
-    ll = parzen_log_likelihood(x, samples, bandwidth)
-    return ll.mean().item(), (ll.std() / math.sqrt(len(ll))).item(), bandwidth
-
-
 def report(folder: Path) -> None:
     start = time.time()
     train_images = load_images("mnist")[0].float() / 255
@@ -136,18 +102,27 @@ def report(folder: Path) -> None:
         generator.load_state_dict(load_file(file))
         return generate(generator, uniform_z(10_000, torch.Generator().manual_seed(1000 + seed)))
 
-    curves = {
-        name: {steps: [score(samples(seed, steps, name), valid, selection)[0] for seed in seeds]
-               for steps in LENGTHS}
-        for name in ("raw", *DECAYS)
-    }  # fmt: skip
+    def on_validation(name: str, steps: int) -> list[float]:
+        sets = (samples(seed, steps, name) for seed in seeds)
+        return [parzen_score(images, valid, selection).nats for images in sets]
+
+    curves = {n: {steps: on_validation(n, steps) for steps in LENGTHS} for n in ("raw", *DECAYS)}
     best = max(((n, s) for n in DECAYS for s in LENGTHS), key=lambda c: np.mean(curves[c[0]][c[1]]))
-    rows = []
+    rows, classifier = [], load_digit_classifier()
+
+    def features(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([classifier.features(part) for part in images.split(1000)])
+
+    test_features = features(test)
 
     def add(what: str, seed: int, steps: int | None, images: Tensor) -> None:
-        mean, error, bandwidth = score(images, valid, test)
-        row = {"what": what, "seed": seed, "steps": steps, "nats": mean, "standard_error": error}
-        rows.append(row | {"bandwidth": bandwidth})
+        row = {"what": what, "seed": seed, "steps": steps}
+        row |= parzen_score(images, valid, test)._asdict()
+        found = features(images)
+        row["frechet"] = frechet_distance(test_features, found)
+        row["recall"] = precision_and_recall(test_features[:3000], found[:3000]).recall
+        rows.append(row)
         print(rows[-1], flush=True)
 
     for seed in seeds:

@@ -45,8 +45,8 @@ def key_of(chapter: Path, parameters: dict) -> str:
     cells = [(c["source"], c["metadata"]) for c in json.loads(chapter.read_text())["cells"]]
     digest = hashlib.sha256(json.dumps([parameters, cells], sort_keys=True).encode())
     digest.update(f"{sys.version_info[:2]} {version('torch')}".encode())
-    library = [p for p in (ROOT / "ganlib").iterdir() if p.suffix in (".py", ".safetensors")]
-    library = [p for p in library if p.name not in ("cli.py", "runs.py", "__main__.py")]
+    library = [p for kind in ("py", "safetensors") for p in (ROOT / "ganlib").glob(f"*.{kind}")]
+    library = [p for p in library if p.stem not in ("cli", "runs", "__main__")]  # no chapter's
     results = (BOOK / "results").glob(f"{chapter.stem[:2]}_*")
     for path in sorted([*library, *results]):
         digest.update(path.name.encode() + path.read_bytes())

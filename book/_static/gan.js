@@ -118,6 +118,13 @@
 
   const mean = (values, f) => values.reduce((sum, l) => sum + f(l), 0) / values.length;
 
+  function joined(a, b) {
+    const both = new Float64Array(a.length + b.length);
+    both.set(a);
+    both.set(b, a.length);
+    return both;
+  }
+
   // L_D = mean softplus(-real) + mean softplus(fake), and its derivatives at the logits.
   function discriminatorLoss(real, fake) {
     return {
@@ -140,11 +147,9 @@
     const count = xReal.length / 2;
     discriminator.zeroGrad();
     const forged = generator.forward(zForD, count);
-    const real = discriminator.forward(xReal, count);
-    const atReal = real.map((l) => -sigmoid(-l) / count);
-    discriminator.backward(atReal, true);
-    const lossD = discriminatorLoss(real, discriminator.forward(forged, count));
-    discriminator.backward(lossD.atFake, true);
+    const logits = discriminator.forward(joined(xReal, forged), 2 * count);
+    const lossD = discriminatorLoss(logits.subarray(0, count), logits.subarray(count));
+    discriminator.backward(joined(lossD.atReal, lossD.atFake), true);
     optD.step();
     generator.zeroGrad();
     const fake = discriminator.forward(generator.forward(zForG, count), count);
