@@ -16,7 +16,8 @@ mlp     G 100-256-512-1024-784, batch norm and ReLU, D 784-1024-512-256-1 with L
 maxout  the networks and learning rates of chapter 7, which were chosen on seeds 0 and 1; number
         of steps set before the first run
 
-Both: torch's initial weights, betas (0.5, 0.999), batch 64, constant learning rates.
+Both: torch's initial weights, betas (0.5, 0.999), batch 64, constant learning rates. Run, features
+included, at torch's matmul precision "medium": bfloat16 factors on a CPU with AMX.
 """
 
 import argparse

@@ -4,14 +4,15 @@
 
 Writes the address and version of pyproject.toml into the chapters' first cells, _config.yml,
 README.md, CITATION.cff and ganlib; copies the outputs of cells tagged keep_output from the last
-default-size run into the notebooks (tests compare them), and clears all other outputs.
+default-size run into the notebooks (tests compare them), and clears all other outputs; copies
+the cover.
 """
 
 import re
 from pathlib import Path
 
 import nbformat
-from build import ROOT, chapters
+from build import BOOK, ROOT, chapters
 
 SETUP = """\
 # In Colab: installs ganlib at this book's release if it is missing. Elsewhere it does nothing.
@@ -58,6 +59,7 @@ def stamped() -> dict[Path, str]:
             r"(?<=github/)[^/\s]+/[^/\s]+/blob/[^/\s]+(?=/book)",
             f"{repository}/blob/{tag}",
         ),
+        ("README.md", r"https://[\w-]+\.github\.io/[\w-]+/", pages),
         ("README.md", r"https://github\.com/[^/\s]+/[^/\s]+(?=\.git)", address),
         ("CITATION.cff", r"(?m)^version: .*$", f"version: {number}"),
         ("CITATION.cff", r"(?m)^repository-code: .*$", f"repository-code: {address}"),
@@ -73,7 +75,15 @@ def stamped() -> dict[Path, str]:
     return texts
 
 
+def store_cover() -> None:
+    """Copy the picture that the last default-size run made of the book's cover, for the README."""
+    made = ROOT / "_build/default/source/book/_static/cover.png"
+    if made.exists():
+        (BOOK / "_static" / made.name).write_bytes(made.read_bytes())
+
+
 if __name__ == "__main__":
     for path, text in stamped().items():
         path.write_text(text)
     store_outputs()
+    store_cover()

@@ -94,7 +94,13 @@ def bare(function: ast.FunctionDef) -> str:
 
 
 def functions(source: str) -> dict[str, ast.FunctionDef]:
-    return {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
+    """The functions of a source, and the methods of its classes as Class.method."""
+    body = ast.parse(source).body
+    found = {n.name: n for n in body if isinstance(n, ast.FunctionDef)}
+    for owner in (n for n in body if isinstance(n, ast.ClassDef)):
+        methods = [n for n in owner.body if isinstance(n, ast.FunctionDef)]
+        found |= {f"{owner.name}.{method.name}": method for method in methods}
+    return found
 
 
 def taught() -> list[tuple[str, str, str, str]]:

@@ -1,10 +1,15 @@
 """ganlib.models: sizes counted by hand, layers computed naively, ranges and shapes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
+import ganlib
+from ganlib.metrics import judge_digits, load_digit_classifier
 from ganlib.models import (
     ConvDiscriminator,
     ConvGenerator,
@@ -12,10 +17,12 @@ from ganlib.models import (
     Maxout,
     MaxoutDiscriminator,
     MLPGenerator,
+    load_generator,
     mlp,
     small_pair,
     uniform_init_,
 )
+from ganlib.trainer import generate
 
 IMAGES = (
     lambda: (MLPGenerator(7), 7),
@@ -170,3 +177,27 @@ def test_digit_classifier_gives_ten_logits():
     logits = DigitClassifier().eval()(torch.rand(3, 1, 28, 28))
     assert logits.shape == (3, 10)
     assert (logits < 0).any()
+
+
+@pytest.mark.parametrize("name", ["maxout", "conv"])
+def test_shipped_generators_draw_digits_of_all_classes(name):
+    generator = load_generator(name)
+    assert not generator.training
+    assert {p.dtype for p in generator.parameters()} == {torch.float32}
+    images = generate(generator, torch.randn(500, generator.latent_dim))
+    confidence, shares = judge_digits(images, load_digit_classifier())
+    assert confidence > 0.75
+    assert shares.min() > 0.01
+
+
+@pytest.mark.parametrize("name", ["maxout", "conv"])
+def test_shipped_generators_say_what_made_them(name):
+    file = Path(ganlib.__file__).with_name(f"{name}_generator.safetensors")
+    assert file.stat().st_size < 6_000_000
+    with safe_open(file, "pt") as opened:
+        assert {"command", "date", "steps", "seed", "torch"} <= opened.metadata().keys()
+
+
+def test_load_generator_refuses_and_quotes_another_name():
+    with pytest.raises(ValueError, match="'maxout' or 'conv' expected, got 'dcgan'"):
+        load_generator("dcgan")

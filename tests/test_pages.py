@@ -54,8 +54,8 @@ def test_page_weighs_at_most_a_megabyte_and_a_half(page):
     sources = {str(image["src"]) for image in soup(page).select("article img[src]")}
     local = [source for source in sources if ":" not in source]
     images = sum((page.parent / unquote(src)).stat().st_size for src in local)
-    if page.stem == "08_convolutional_gan":
-        pytest.xfail("known to be too heavy: its scrubbers and grids have to become smaller")
+    if SITE.is_relative_to(ROOT / "_build/smoke"):
+        pytest.skip("untrained networks draw noise, which is heavy: judged on the real site")
     assert page.stat().st_size + images <= 1_500_000
 
 
