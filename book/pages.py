@@ -45,5 +45,6 @@ def sources(root: Path, executed: list[Path]) -> dict[str, bytes]:
 def smaller(png: bytes) -> bytes:
     """The same picture with at most 256 colors, a third of the bytes, if that is fewer."""
     picture, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
-    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture.save(buffer, format="png", optimize=True)
     return min(png, buffer.getvalue(), key=len)

@@ -243,7 +243,9 @@ def _webp(frame: Figure | np.ndarray, dpi: int) -> bytes:
     buffer, small = io.BytesIO(), io.BytesIO()
     if isinstance(frame, Figure):
         frame.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-        picture = Image.open(buffer).convert("RGB").quantize(32, dither=Image.Dither.NONE)
+        picture = Image.open(buffer).convert("RGB")
+        # Maximum coverage keeps the colors of thin lines, which a median cut would mix.
+        picture = picture.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         picture.convert("RGB").save(small, format="webp", lossless=True, quality=100, method=4)
     else:
         picture = Image.fromarray((255 * np.asarray(frame) + 0.5).astype(np.uint8)).convert("RGB")

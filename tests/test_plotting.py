@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup, Tag
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ganlib.plotting import (
+    BLUE,
+    GREEN,
+    PURPLE,
     Scrubber,
     draw_history,
     draw_images,
@@ -190,6 +193,21 @@ def test_scrubber_falls_back_to_a_png_and_a_line_of_text(scrubber):
     assert still.convert("RGB").tobytes() == frame.convert("RGB").tobytes()
     expected = 'Scrubber of 3 frames over height < 5 & more: a "bar" of height 2.5'
     assert bundle["text/plain"] == expected
+
+
+def test_frames_keep_the_roles_colors_beside_a_gray_picture():
+    def draw(_):
+        figure, axes = new_figure(3, 1.5, 1, 2)
+        axes[0].imshow(np.random.default_rng(0).random((40, 40)), cmap="gray")
+        for height, color in enumerate((GREEN, BLUE, PURPLE)):
+            axes[1].plot([0, 1], [height, height], color=color, linewidth=3)
+        return figure
+
+    frame = Scrubber(draw, [0], label="none", alt=str).frames[0]
+    pixels = np.asarray(Image.open(io.BytesIO(frame)).convert("RGB")).astype(int)
+    for color in (GREEN, BLUE, PURPLE):
+        wanted = (255 * np.array(to_rgb(color))).round()
+        assert np.abs(pixels - wanted).sum(2).min() <= 6
 
 
 def test_two_scrubbers_on_a_page_share_no_id(scrubber):
