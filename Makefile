@@ -1,6 +1,6 @@
 # Targets for a reader with make; README.md says how to do the same without it.
 .DEFAULT_GOAL := help
-.PHONY: help venv book pdf test colab-test links serve notebooks tidy clean
+.PHONY: help venv book pdf test test-pages colab-test links serve notebooks tidy clean
 PYTHON ?= python3
 BIN := .venv/bin
 SIZE ?= default
@@ -28,6 +28,9 @@ test: venv  ## check style and types, run all tests and, at smoke size, all note
 	$(BIN)/basedpyright
 	$(BIN)/python book/build.py --size smoke
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-pages: book  ## try the pages of the book at its default size in a browser (needs chromium)
+	GANLIB_SITE=_build/html $(BIN)/pytest -n 2 --dist loadgroup tests/test_pages.py tests/test_gan_in_page.py
 
 colab-test: venv  ## run chapters alone, in an environment with Colab's versions
 	$(BIN)/python .ci/colab_test.py

@@ -2,12 +2,12 @@
 
     .venv/bin/python .ci/colab_test.py [CHAPTER ...]         (make colab-test)
 
-Makes an environment with Colab's versions (.ci/colab-versions.txt) and Python (3.13:
-$COLAB_PYTHON, else python3.13, else this one) in
-_build/colab, then, for each chapter, an empty folder with nothing but a copy of its notebook at
-smoke size. Its first cell has to install ganlib, from an archive of the last commit in place of
-the one on the book's release page ($GANLIB_SOURCE). Afterwards no package that was there may have
-another version, and nothing but ganlib may be new.
+Makes an environment in _build/colab with Colab's versions (.ci/colab-versions.txt) and Python
+(3.13: $COLAB_PYTHON, else python3.13 or pyenv's, else the Python that runs this). Then each chapter
+gets an empty folder with nothing but a copy of its notebook at smoke size. Its first cell has to
+install ganlib, from an archive of the last commit in place of the one on the book's release page
+($GANLIB_SOURCE). Afterwards no package that was there may have another version, and nothing but
+ganlib may be new. Last, a run of the command line is kept in a folder and resumed.
 """
 
 import os
@@ -38,12 +38,25 @@ def run(*command: object, **options) -> str:
     return done.stdout
 
 
+def python_like_colabs() -> str:
+    """The first of the candidates that runs."""
+    pyenv = sorted(map(str, Path.home().glob(".pyenv/versions/3.13*/bin/python")))
+    candidates = [os.environ.get("COLAB_PYTHON"), shutil.which("python3.13"), *pyenv]
+    runs = (
+        p
+        for p in candidates
+        if p and not subprocess.run([p, "-c", ""], stderr=subprocess.DEVNULL).returncode
+    )
+    return next(runs, sys.executable)
+
+
 def make_environment() -> None:
     if (HOME / "ready").exists() and (HOME / "ready").read_text() == VERSIONS.read_text():
         return
     shutil.rmtree(HOME, ignore_errors=True)
-    python = os.environ.get("COLAB_PYTHON") or shutil.which("python3.13") or sys.executable
-    print(f"making Colab's environment with {run(python, '--version').strip()}", flush=True)
+    python = python_like_colabs()
+    found = run(python, "--version").strip()
+    print(f"making Colab's environment (there Python 3.13) with {found}", flush=True)
     run(python, "-m", "venv", HOME)
     run(PYTHON, "-m", "pip", "install", "--quiet", "-r", VERSIONS)
     run(PYTHON, "-m", "ipykernel", "install", "--prefix", HOME, "--name", "python3")
@@ -80,6 +93,10 @@ def main() -> None:
             if {line.split("==")[0].split(" @")[0] for line in new} != {"ganlib"}:
                 sys.exit(f"{chapter}: only ganlib should have been installed, found {sorted(new)}")
             print(f"{chapter}: runs alone, and installed ganlib only", flush=True)
+        long_run = [PYTHON.parent / "ganlib", "train", "conv", "--out", Path(temporary) / "drive"]
+        run(*long_run, "--steps", 2)
+        run(*long_run, "--steps", 4, "--resume")
+        print("a run of the command line goes on from its folder", flush=True)
 
 
 if __name__ == "__main__":
