@@ -2,7 +2,7 @@
 
     python book/build.py [--size smoke|gpu]     pages in _build/html, or _build/SIZE/_build/html
 
-A chapter is stale when its notebook, its parameters, ganlib, its files in results/ or the version
+A chapter is stale when its code, its parameters, ganlib, its files in results/ or the version
 of Python or torch changed since it ran. Each executed chapter is kept in _build/<size>/executed.
 """
 
@@ -42,8 +42,9 @@ def presets(size: str) -> dict[str, dict]:
 
 def key_of(chapter: Path, parameters: dict) -> str:
     """A hash of all that a chapter's outputs depend on."""
-    cells = [(c["source"], c["metadata"]) for c in json.loads(chapter.read_text())["cells"]]
-    digest = hashlib.sha256(json.dumps([parameters, cells], sort_keys=True).encode())
+    cells = json.loads(chapter.read_text())["cells"]
+    code = [(c["source"], c["metadata"].get("tags")) for c in cells if c["cell_type"] == "code"]
+    digest = hashlib.sha256(json.dumps([parameters, code], sort_keys=True).encode())
     digest.update(f"{sys.version_info[:2]} {version('torch')}".encode())
     library = [p for kind in ("py", "safetensors") for p in (ROOT / "ganlib").glob(f"*.{kind}")]
     library = [p for p in library if p.stem not in ("cli", "runs", "__main__")]  # no chapter's
@@ -99,6 +100,8 @@ def execute_stale(size: str, jobs: int) -> list[Path]:
         ran = json.loads(executed.read_text())["metadata"] if executed.exists() else {}
         if ran.get("key") != key:
             todo.append((chapter, executed, parameters, key))
+        else:
+            pages.renew_text(chapter, executed)
     jobs = max(1, min(jobs, len(todo)))
     with ProcessPoolExecutor(jobs) as pool, tqdm(total=len(todo), disable=None) as bar:
         # Later chapters are longer and start first; as many run at a time as there are jobs.

@@ -42,6 +42,21 @@ def sources(root: Path, executed: list[Path]) -> dict[str, bytes]:
     return files
 
 
+def renew_text(chapter: Path, executed: Path) -> None:
+    """Give an executed chapter, whose code is unchanged, the text and captions of today."""
+    notebook, cells = nbformat.read(executed, 4), []
+    ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in nbformat.read(chapter, 4).cells:
+        if cell.cell_type == "code":
+            metadata, cell = cell.metadata, ran.pop(0)
+            cell.metadata = metadata
+        cells.append(cell)
+        if ran and "injected-parameters" in ran[0].metadata.get("tags", []):
+            cells.append(ran.pop(0))
+    notebook.cells = cells
+    nbformat.write(notebook, executed)
+
+
 def smaller(png: bytes) -> bytes:
     """The same picture with at most 256 colors, a third of the bytes, if that is fewer."""
     picture, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()

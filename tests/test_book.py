@@ -19,7 +19,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
-from build import chapters, presets  # noqa: E402
+from build import chapters, key_of, presets  # noqa: E402
+from pages import renew_text  # noqa: E402
 from statements import checks_of, titles_of  # noqa: E402
 from tidy import stamped  # noqa: E402
 
@@ -194,6 +195,30 @@ def test_every_numbered_statement_is_proved_and_checked(chapter):
         if kind in ("theorem", "proposition", "lemma", "corollary"):
             following = text[text.index(part) + len(part) :]
             assert following.startswith("{prf:proof}") or "{cite}" in part, part[:80]
+
+
+def test_an_edit_of_prose_or_caption_needs_no_new_run_and_reaches_the_page(tmp_path):
+    def notebook(text: str, caption: str, code: str) -> Path:
+        book = nbformat.v4.new_notebook()
+        book.cells = [
+            nbformat.v4.new_code_cell("n = 1", metadata={"tags": ["parameters"]}, id="a"),
+            nbformat.v4.new_markdown_cell(text, id="b"),
+            nbformat.v4.new_code_cell(code, metadata={"mystnb": {"caption": caption}}, id="c"),
+        ]
+        nbformat.write(book, tmp_path / f"{text}.ipynb")
+        return tmp_path / f"{text}.ipynb"
+
+    before, after = notebook("old", "old", "n"), notebook("new", "new", "n")
+    assert key_of(before, {}) == key_of(after, {})
+    assert key_of(before, {}) != key_of(notebook("other", "old", "n + 1"), {})
+    options = {"kernel_name": "python3", "language": "python", "progress_bar": False}
+    ran = papermill.execute_notebook(before, tmp_path / "ran.ipynb", {"n": 5}, **options)
+    renew_text(after, tmp_path / "ran.ipynb")
+    now = cells(tmp_path / "ran.ipynb")
+    assert [c.source.strip().split("\n")[-1] for c in now] == ["n = 1", "n = 5", "new", "n"]
+    assert now[-1].outputs == ran.cells[-1].outputs
+    assert now[-1].outputs[0]["data"]["text/plain"] == "5"
+    assert now[-1].metadata["mystnb"]["caption"] == "new"
 
 
 @each_chapter
