@@ -2,8 +2,8 @@
 
     make pdf
 
-Sphinx makes one page of the last default build's sources, so that links stay inside the file;
-folded solutions are opened, sliders keep their first picture.
+Sphinx makes one page of the last default build's sources, so that links stay inside the file. Code
+that the pages fold is left out, folded solutions are opened, sliders keep their first picture.
 """
 
 import re
@@ -14,8 +14,21 @@ import sys
 from build import ROOT
 
 SOURCE, FOLDER = ROOT / "_build/default/source", ROOT / "_build/pdf"
+LINK = r'href="(?:book/)?(\w+)\.html(#[^"]*)?"'
 FOOT = """<div style="font-size: 8px; width: 100%; text-align: center;">
 <span class="pageNumber"></span></div>"""
+STYLE = """
+.bd-content pre { white-space: pre-wrap !important; overflow: visible !important; }
+.bd-content :is(.admonition, .proof, .exercise, .solution, .cell, table) {
+  break-inside: auto !important; box-shadow: none; }
+.bd-content :is(.cell_input, .highlight, figure, .scrubber, tr, .check, mjx-container) {
+  break-inside: avoid !important; }
+.bd-content :is(h1, h2, h3, h4) { break-after: avoid; }
+.bd-content span[id^="document-"] + section { break-before: page; }
+.bd-content :is(.scrubber input, .scrubber button, .headerlink, .copybtn) { display: none; }
+.bd-main, .bd-content, .bd-article-container, .bd-article {
+  max-width: none !important; padding: 0 !important; }
+"""
 UNFOLD = """document.querySelectorAll("details").forEach((d) => d.open = true);
 document.querySelectorAll(".toggle-hidden").forEach((e) => e.classList.remove("toggle-hidden"));
 document.querySelectorAll("img[loading=lazy]").forEach((i) => i.loading = "eager");
@@ -26,15 +39,25 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("chromium is needed and was not found: apt-get install chromium fonts-dejavu")
+    source = FOLDER / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(SOURCE, source)
+    for notebook in source.glob("book/*.ipynb"):  # one page cannot fold; JSON has quotes only here
+        text = notebook.read_text(encoding="utf-8").replace('"hide-input"', '"remove-input"')
+        notebook.write_text(text.replace('"hide-output"', '"shown"'), encoding="utf-8")
     build = "from jupyter_book.cli.main import main; main()"
-    options = ["build", str(SOURCE), "--path-output", str(FOLDER), "--builder", "singlehtml"]
+    options = ["build", str(source), "--path-output", str(FOLDER), "--builder", "singlehtml"]
     command = [sys.executable, "-c", build, *options, "--all", "--keep-going"]
     made = subprocess.run(command, capture_output=True, text=True)
-    page = next((FOLDER / "_build/singlehtml").glob("*.html"), None)
-    if made.returncode or page is None:
+    page = FOLDER / "_build/singlehtml/book/intro.html"
+    if made.returncode or not page.exists():
         lines = re.sub(r"\x1b\[[0-9;]*m", "", made.stdout + made.stderr).splitlines()
-        sys.exit("\n".join(["the pages have faults:", *lines[-20:]]))
+        told = [line for line in lines if re.search("WARNING|ERROR|Error", line)]
+        sys.exit("\n".join(["the pages have faults:", *(told or lines[-20:])]))
 
+    inside = re.sub(LINK, lambda m: f'href="{m[2] or "#document-book/" + m[1]}"', page.read_text())
+    page = page.parents[1] / "whole.html"  # its images are addressed from here
+    page.write_text(inside)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -45,10 +68,11 @@ def main() -> None:
         tab.wait_for_function(
             "[...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
         )
+        tab.add_style_tag(content=STYLE)
         tab.evaluate(UNFOLD)
         tab.pdf(
-            path=ROOT / "_build/book.pdf", format="A4", print_background=True, outline=True,
-            tagged=True, display_header_footer=True, header_template="<span></span>",
+            path=ROOT / "_build/book.pdf", format="A4", scale=0.76, print_background=True,
+            outline=True, tagged=True, display_header_footer=True, header_template="<span></span>",
             footer_template=FOOT,
             margin={"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
         )  # fmt: skip
