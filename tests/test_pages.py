@@ -82,6 +82,16 @@ def test_colab_button_opens_this_notebook_at_the_release(page):
 
 
 @each_page
+def test_link_preview_has_a_title_a_text_and_a_picture_of_this_site(page):
+    said = {str(m["property"]): str(m["content"]) for m in soup(page).select("meta[property]")}
+    assert said["og:site_name"] == yaml.safe_load((ROOT / "_config.yml").read_text())["title"]
+    assert said["og:title"]
+    assert len(said.get("og:description", "")) > 20
+    base = said["og:url"].removesuffix(f"book/{page.name}")
+    assert (SITE / said["og:image"].removeprefix(base)).is_file()
+
+
+@each_page
 def test_internal_links_lead_somewhere(page):
     for link in soup(page).select("a[href]"):
         parts = urlsplit(str(link["href"]))
