@@ -8,9 +8,10 @@ training, 500 points of the first seed of each target and method, and the proven
 the file already holds is not run again: an interrupted call goes on when it is made again.
 
 `recipe` and `plain` share networks, batch and number of steps, and each has the same settings on
-both targets. The settings come from trials on seeds 100 to 107. Seeds 0 to 9 had been seen with earlier settings,
-hence seeds 10 to 19; one more version had been run on these (all of the grid, five of the ring) and
-was given up, since it lost a mode of the ring, before the present one was chosen on 100 to 107.
+both targets. The settings come from trials on seeds 100 to 107. Seeds 0 to 9 had been seen with
+earlier settings, hence seeds 10 to 19; one more version had been run on these (all of the grid,
+five of the ring) and was given up, since it lost a mode of the ring, before the present one was
+chosen on 100 to 107.
 A group of seeds is trained at once: weight w of all of them is one tensor (seeds, ...), and since
 every seed draws from an `rng` of its own and the loss is the sum of the seeds' losses, no seed
 sees another. Trained at torch's matmul precision "medium": bfloat16 factors on a CPU with AMX.
