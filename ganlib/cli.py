@@ -99,8 +99,12 @@ def main() -> None:
 @setting("--loss", click.Choice(["non-saturating", "minimax"]), "G's loss.")
 @setting("--seed", click.IntRange(min=0), "Seed of all random numbers.")
 @setting("--device", click.Choice(["auto", "cpu", "cuda", "mps"]), "auto: a GPU if there is one.")
-@click.option("--bf16", is_flag=True, help="Forward passes in bfloat16: faster, coarser.")
-@click.option("--compile", is_flag=True, help="Compile the step: slow to start, then faster.")
+@click.option(
+    "--bf16", is_flag=True, default=None, help="Forward passes in bfloat16: faster, coarser."
+)
+@click.option(
+    "--compile", is_flag=True, default=None, help="Compile the step: slow to start, then faster."
+)
 @setting("--sample-every", POSITIVE, "Steps between image grids.")
 @setting("--checkpoint-every", POSITIVE, "Steps between checkpoints.")
 @click.option("--tensorboard", is_flag=True, help="Write scalars to --out/tensorboard, too.")

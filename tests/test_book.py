@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
 from build import chapters, key_of, presets  # noqa: E402
 from pages import renew_text  # noqa: E402
+from provenance import foot  # noqa: E402
 from statements import checks_of, titles_of  # noqa: E402
 from tidy import stamped  # noqa: E402
 
@@ -219,6 +220,19 @@ def test_an_edit_of_prose_or_caption_needs_no_new_run_and_reaches_the_page(tmp_p
     assert now[-1].outputs == ran.cells[-1].outputs
     assert now[-1].outputs[0]["data"]["text/plain"] == "5"
     assert now[-1].metadata["mystnb"]["caption"] == "new"
+
+
+def test_a_notebook_that_did_not_run_to_its_end_makes_no_page():
+    ran = nbformat.v4.new_code_cell("1 + 1", execution_count=1)
+    book = nbformat.v4.new_notebook(cells=[ran, nbformat.v4.new_code_cell("2 + 2")])
+    book.metadata["run"] = "Run on ..."
+    with pytest.raises(ValueError, match="05_x was not run from its first cell to its last"):
+        foot(book, "05_x")
+    book.cells[1].execution_count = 2
+    assert "Run on" in foot(book, "05_x").source
+    del book.metadata["run"]
+    with pytest.raises(ValueError, match="was not run"):
+        foot(book, "05_x")
 
 
 @each_chapter

@@ -466,6 +466,14 @@ def test_options_that_repeat_the_runs_own_are_no_contradiction_and_a_finished_ru
     assert files_of(run) == before
 
 
+def test_a_run_keeps_its_flags_when_it_goes_on_without_naming_them(tmp_path):
+    run = ["train", "conv", "--out", tmp_path / "run"]
+    done(*run, *SMALL, "--bf16", "--steps", 1)
+    done(*run, "--resume", "--steps", 2)
+    assert checkpoint_of(tmp_path / "run")["state"]["step"] == 2
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["options"]["bf16"] is True
+
+
 @pytest.mark.parametrize("damage", ["foreign", "cut", "other networks", "no average"])
 def test_a_damaged_checkpoint_is_refused_by_all_commands_and_left_alone(damage, run, tmp_path):
     out = tmp_path / "run"
