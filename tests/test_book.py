@@ -222,6 +222,19 @@ def test_an_edit_of_prose_or_caption_needs_no_new_run_and_reaches_the_page(tmp_p
     assert now[-1].metadata["mystnb"]["caption"] == "new"
 
 
+def test_no_text_refers_to_a_figure_that_needs_a_recorded_run():
+    text = "".join(c.source for chapter in CHAPTERS for c in cells(chapter, "markdown"))
+    recorded = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for chapter in CHAPTERS
+        for cell in cells(chapter, "code")
+        if "figure" in cell.metadata.get("mystnb", {})
+        and ("results/" in cell.source or "fig = None" in cell.source or "None" in cell.source[-9:])
+    ]
+    assert len(recorded) >= 5
+    assert [name for name in recorded if f"{{numref}}`{name}`" in text] == []
+
+
 def test_a_notebook_that_did_not_run_to_its_end_makes_no_page():
     ran = nbformat.v4.new_code_cell("1 + 1", execution_count=1)
     book = nbformat.v4.new_notebook(cells=[ran, nbformat.v4.new_code_cell("2 + 2")])
