@@ -128,7 +128,7 @@ def test_a_run_that_is_killed_leaves_a_good_file_and_goes_on_to_the_same_end(tmp
     out, run = tmp_path / "killed", ["train", "conv", *SMALL, "--checkpoint-every", "1"]
     places = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ganlib", *run, "--steps", "25", "--out", str(out)],
+        [sys.executable, "-m", "ganlib", *run, "--steps", "100", "--out", str(out)],
         env=os.environ | places,
         stdout=subprocess.DEVNULL,
     )
@@ -138,13 +138,13 @@ def test_a_run_that_is_killed_leaves_a_good_file_and_goes_on_to_the_same_end(tmp
     process.kill()
     assert process.wait() == -signal.SIGKILL
     step = checkpoint_of(out)["state"]["step"]
-    assert step < 25
+    assert step < 100
     done("train", "conv", "--out", out, "--resume")
     assert [f.name for f in out.glob(".*")] == []
     told = json.loads((out / "metrics.json").read_text())
-    assert told["command"] == f"ganlib {' '.join(run)} --steps 25 --out {out}"
-    assert (told["steps"], len(told["resumed_by"])) == (25, 1)
-    done(*run, "--steps", 25, "--out", tmp_path / "whole")
+    assert told["command"] == f"ganlib {' '.join(run)} --steps 100 --out {out}"
+    assert (told["steps"], len(told["resumed_by"])) == (100, 1)
+    done(*run, "--steps", 100, "--out", tmp_path / "whole")
     assert_equal(checkpoint_of(out)["state"], checkpoint_of(tmp_path / "whole")["state"])
 
 

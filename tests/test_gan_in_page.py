@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import expect, sync_playwright
 from torch import nn
 
 from ganlib.losses import gan_loss_d, gan_loss_g, minimax_loss_g
@@ -39,13 +40,14 @@ ROUNDS = """({weights, batches, minimax}) => {
 
 @pytest.fixture(scope="module")
 def page():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as browsers:
-        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 800, "height": 800})
         fragment = (STATIC / "gan.html").read_text().split("<script")[0]
         script = (STATIC / "gan.js").read_text()
         page.set_content(f"<!doctype html><title>GAN</title>{fragment}<script>{script}</script>")
+        expect.set_options(timeout=60_000)  # the machine may be busy
+        page.set_default_timeout(120_000)
         yield page
         browser.close()
 
@@ -88,19 +90,20 @@ def test_losses_in_the_page_stay_finite_at_any_logit(page):
 
 
 def test_it_is_silent_until_started_and_steps_resets_and_says_so_in_words(page):
+    step, words = page.locator("[data-gan=step]"), page.locator("[data-gan=words]")
     page.wait_for_timeout(300)
-    assert page.inner_text("[data-gan=step]") == "0"
-    assert "Not trained yet" in page.inner_text("[data-gan=words]")
+    expect(step).to_have_text("0")
+    expect(words).to_contain_text("Not trained yet")
     before = page.locator("[data-gan=plane]").screenshot()
     for _ in range(3):
         page.keyboard.press("Tab")  # to the plane, to Train, to One step
     for _ in range(4):
         page.keyboard.press("Enter")
-    assert page.inner_text("[data-gan=step]") == "4"
-    assert "After 4 steps" in page.inner_text("[data-gan=words]")
+    expect(step).to_have_text("4")
+    expect(words).to_contain_text("After 4 steps")
     assert page.locator("[data-gan=plane]").screenshot() != before
     page.click("[data-gan=reset]")
-    assert page.inner_text("[data-gan=step]") == "0"
+    expect(step).to_have_text("0")
 
 
 def test_a_distribution_is_drawn_by_keyboard_and_by_pointer(page):
@@ -108,33 +111,39 @@ def test_a_distribution_is_drawn_by_keyboard_and_by_pointer(page):
     page.focus("[data-gan=plane]")
     for key in ("ArrowRight", "ArrowUp", "Space", "ArrowRight", "Space"):
         page.keyboard.press(key)
-    assert page.input_value("[data-gan=data]") == "drawn"
-    assert "Pen at 0.2, 0.1; 2 spots drawn" in page.inner_text("[data-gan=words]")
+    words = page.locator("[data-gan=words]")
+    expect(words).to_contain_text("Pen at 0.2, 0.1; 2 spots drawn")
+    expect(page.locator("[data-gan=data]")).to_have_value("drawn")
     before = page.locator("[data-gan=plane]").screenshot()
     page.click("[data-gan=plane]", position={"x": 50, "y": 50})
     assert page.locator("[data-gan=plane]").screenshot() != before
 
 
-def test_it_trains_and_pauses_and_learns_three_clusters(page):
+def test_it_trains_and_pauses(page):
+    start, step = page.locator("[data-gan=start]"), page.locator("[data-gan=step]")
     page.select_option("[data-gan=data]", "three")
     page.evaluate("document.querySelector('[data-gan=speed]').value = 120")
-    page.click("[data-gan=start]")
+    start.click()
     page.wait_for_function("Number(document.querySelector('[data-gan=step]').textContent) > 20")
-    page.click("[data-gan=start]")
-    step = page.inner_text("[data-gan=step]")
+    start.click()
+    expect(start).to_have_text("Train")
+    reached = step.inner_text()
     page.wait_for_timeout(300)
-    assert page.inner_text("[data-gan=step]") == step
+    expect(step).to_have_text(reached)
 
 
 def test_a_reader_who_asked_for_no_motion_gets_one_picture_a_press(page):
+    start, step = page.locator("[data-gan=start]"), page.locator("[data-gan=step]")
     page.emulate_media(reduced_motion="reduce")
-    assert page.inner_text("[data-gan=start]") == "Train 200 steps"
+    # The page hears of it a moment later, as of a key or a click: expect waits for it.
+    expect(start).to_have_text("Train 200 steps")
     page.click("[data-gan=reset]")
-    page.click("[data-gan=start]")
-    assert page.inner_text("[data-gan=step]") == "200"
+    start.click()
+    expect(step).to_have_text("200")
     page.wait_for_timeout(300)
-    assert page.inner_text("[data-gan=step]") == "200"
+    expect(step).to_have_text("200")
     page.emulate_media(reduced_motion="no-preference")
+    expect(start).to_have_text("Train")
 
 
 def test_a_step_takes_less_than_a_thirtieth_of_a_second(page):
