@@ -4,11 +4,11 @@
     python benchmarks/batch_norm_eps.py --pair maxout    (4 minutes)
 
 Writes book/results/07_batch_norm_eps.json (for each seed and each eps: class shares, confidence
-and Frechet distance of 2,250 samples of G, and of a running average of its weights with decay
+and Fréchet distance of 2,250 samples of G, and of a running average of its weights with decay
 0.995, with provenance) and .png (24 samples of each run's G; a row of blocks for each seed, eps
 1e-5 on the left, 0.8 on the right), or both with the name 07_batch_norm_eps_maxout. The two runs
 of a seed differ in eps alone: they start from the same weights and see the same batches. The
-Frechet distance is over the features of the book's digit classifier, to one half of the training
+Fréchet distance is over the features of the book's digit classifier, to one half of the training
 images; the other half is the control.
 
 mlp     G 100-256-512-1024-784, batch norm and ReLU, D 784-1024-512-256-1 with LeakyReLU 0.2, Adam

@@ -9,7 +9,7 @@ all metrics, and seed 0's averages of G in half precision: ganlib/maxout_generat
 ganlib/conv_generator.safetensors.
 
 Training images: MNIST's first 50,000 but for the 500 of mnist5k's test split. Parzen window: 10,000
-samples, bandwidth by the next 1,000 training images, then all test images. Frechet distance: 10,000
+samples, bandwidth by the next 1,000 training images, then all test images. Fréchet distance: 10,000
 samples against 10,000 test images; precision and recall: 3,000 against 3,000, k = 3; nearest
 neighbor: mean distance of 1,000 samples to the training images. "real images" and those of five
 digits only are training images; the neighbor of "real images" is that of held-out ones instead.

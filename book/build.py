@@ -28,13 +28,13 @@ ROOT = BOOK.parent
 
 
 def chapters() -> list[Path]:
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_bytes())
     pages = [c["file"] for part in toc["parts"] for c in part["chapters"]]
     return [path for p in pages if (path := ROOT / f"{p}.ipynb").exists()]
 
 
 def presets(size: str) -> dict[str, dict]:
-    sizes = {"default": {}, **yaml.safe_load((BOOK / "presets.yml").read_text())}
+    sizes = {"default": {}, **yaml.safe_load((BOOK / "presets.yml").read_bytes())}
     if size not in sizes:
         sys.exit(f"size {', '.join(sizes)} expected, got {size!r}")
     return sizes[size]
@@ -42,7 +42,7 @@ def presets(size: str) -> dict[str, dict]:
 
 def key_of(chapter: Path, parameters: dict) -> str:
     """A hash of all that a chapter's outputs depend on."""
-    cells = json.loads(chapter.read_text())["cells"]
+    cells = json.loads(chapter.read_bytes())["cells"]
     code = [(c["source"], c["metadata"].get("tags")) for c in cells if c["cell_type"] == "code"]
     digest = hashlib.sha256(json.dumps([parameters, code], sort_keys=True).encode())
     digest.update(f"{sys.version_info[:2]} {version('torch')}".encode())
@@ -97,7 +97,7 @@ def execute_stale(size: str, jobs: int) -> list[Path]:
     for chapter in chapters():
         parameters = sizes.get(chapter.stem, {})
         key, executed = key_of(chapter, parameters), folder / chapter.name
-        ran = json.loads(executed.read_text())["metadata"] if executed.exists() else {}
+        ran = json.loads(executed.read_bytes())["metadata"] if executed.exists() else {}
         if ran.get("key") != key:
             todo.append((chapter, executed, parameters, key))
         else:

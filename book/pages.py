@@ -14,7 +14,7 @@ from PIL import Image
 def sources(root: Path, executed: list[Path]) -> dict[str, bytes]:
     """All files that Sphinx reads, by path: the book with its executed chapters."""
     book = root / "book"
-    config = yaml.safe_load((root / "_config.yml").read_text())
+    config = yaml.safe_load((root / "_config.yml").read_bytes())
     config["execute"]["execute_notebooks"] = "off"  # they have just run
     files = {"_config.yml": yaml.safe_dump(config).encode()}
     kept = [root / "_toc.yml", *book.glob("*.md"), *book.glob("*.bib")]

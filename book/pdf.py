@@ -55,9 +55,11 @@ def main() -> None:
         told = [line for line in lines if re.search("WARNING|ERROR|Error", line)]
         sys.exit("\n".join(["the pages have faults:", *(told or lines[-20:])]))
 
-    inside = re.sub(LINK, lambda m: f'href="{m[2] or "#document-book/" + m[1]}"', page.read_text())
+    inside = re.sub(
+        LINK, lambda m: f'href="{m[2] or "#document-book/" + m[1]}"', page.read_text("utf-8")
+    )
     page = page.parents[1] / "whole.html"  # its images are addressed from here
-    page.write_text(inside)
+    page.write_text(inside, "utf-8")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

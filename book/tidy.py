@@ -43,7 +43,7 @@ def store_outputs() -> None:
 
 def stamped() -> dict[Path, str]:
     """The text that each file repeating pyproject.toml's address and version should have."""
-    project = (ROOT / "pyproject.toml").read_text()
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     address, number = (
         re.findall(rf'^{name} = "(.*)"', project, re.M)[0] for name in ("Repository", "version")
     )
@@ -66,7 +66,7 @@ def stamped() -> dict[Path, str]:
         ("ganlib/__init__.py", r"(?m)^__version__ = .*$", f'__version__ = "{number}"'),
     ):
         file = ROOT / path
-        texts[file] = re.sub(pattern, text, texts.get(file) or file.read_text())
+        texts[file] = re.sub(pattern, text, texts.get(file) or file.read_text(encoding="utf-8"))
     for chapter in chapters():
         notebook = nbformat.read(chapter, 4)
         first = next(cell for cell in notebook.cells if cell.cell_type == "code")
@@ -84,6 +84,6 @@ def store_cover() -> None:
 
 if __name__ == "__main__":
     for path, text in stamped().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     store_outputs()
     store_cover()

@@ -111,7 +111,7 @@ def parzen_log_likelihood(
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
-    """Frechet distance squared between Gaussians fitted to features (n, d) and (m, d).
+    """Fréchet distance squared between Gaussians fitted to features (n, d) and (m, d).
 
     |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), 0 for equal means and covariances; its
     value depends on the features, and is called FID only on those of one Inception network.
@@ -234,7 +234,7 @@ def evaluate_images(
             )
         sizes = f"{len(real)} real, {len(fake)} generated against {len(reference)} training images"
         distances = frechet_distance(reference, real), frechet_distance(reference, fake)
-        add("Frechet distance of features", *distances, sizes)
+        add("Fréchet distance of features", *distances, sizes)
         a, b = precision_and_recall(reference, real), precision_and_recall(reference, fake)
         add("precision, k = 3", a.precision, b.precision, sizes)
         add("recall, k = 3", a.recall, b.recall, sizes)

@@ -193,7 +193,7 @@ class Scrubber:
 # which browsers do not display.
 _SCRUBBER = """
 <div class="scrubber" id="{key}"
-style="background:#fff;color:#000;max-width:{width}rem;padding:.4rem">
+style="background:#fff;color:#000;max-width:{width}rem;margin:0 auto;padding:.4rem">
 <img src="{src}" alt="{alt}" class="dark-light"
 style="display:block;width:100%;height:auto;image-rendering:{rendering}">
 <div style="display:flex;gap:.7rem;align-items:center;flex-wrap:wrap">

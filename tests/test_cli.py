@@ -321,7 +321,7 @@ def test_evaluate_prints_the_measures_of_generated_beside_those_of_real_images(r
     assert (told["n"], told["step"], told["torch"]) == (200, 60, torch.__version__)
     real, fake = rows["classifier confidence"]
     assert real > 0.97 > fake
-    real, fake = rows["Frechet distance of features"]
+    real, fake = rows["Fréchet distance of features"]
     assert 0 < real < fake / 3
     assert rows["smallest class share"][0] > 0.04
     assert rows["recall, k = 3"][0] > 0.7 > rows["recall, k = 3"][1]
@@ -348,7 +348,7 @@ def test_evaluate_leaves_the_digit_classifier_out_where_it_does_not_apply(
     said = done("evaluate", tmp_path / "f.pt", "--n", 20)
     assert "The digit classifier does not apply to fashion_mnist" in said
     assert "Parzen log-likelihood" in said
-    for measure in ("confidence", "share", "Frechet", "precision", "recall"):
+    for measure in ("confidence", "share", "Fréchet", "precision", "recall"):
         assert f"{measure} " not in said.replace("classifier does", "")
 
 
