@@ -7,7 +7,9 @@ Makes an environment in _build/colab with Colab's versions (.ci/colab-versions.t
 gets an empty folder with nothing but a copy of its notebook at smoke size. Its first cell has to
 install ganlib, from an archive of the last commit in place of the one on the book's release page
 ($GANLIB_SOURCE). Afterwards no package that was there may have another version, and nothing but
-ganlib may be new. Last, a run of the command line is kept in a folder and resumed.
+ganlib may be new. While a chapter runs, programs that heed the environment's proxy (urllib,
+requests and pip do) reach no host but the package index. Last, a run of the command line is kept
+in a folder and resumed.
 """
 
 import os
@@ -87,6 +89,8 @@ def main() -> None:
             secrets = ("PYTHONPATH", "GANLIB_DATA")
             environment = {k: v for k, v in os.environ.items() if k not in secrets}
             environment |= {"GANLIB_SOURCE": str(archive), "OMP_WAIT_POLICY": "passive"}
+            environment |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+            environment["no_proxy"] = "pypi.org,files.pythonhosted.org"
             environment["PATH"] = f"{PYTHON.parent}{os.pathsep}{environment['PATH']}"
             run(PYTHON, "-m", "jupyter", "execute", notebook, cwd=folder, env=environment)
             new = installed() ^ before

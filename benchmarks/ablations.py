@@ -2,12 +2,13 @@
 
     python benchmarks/ablations.py            (about a quarter of an hour of one CPU core)
 
-Writes book/results/10_ablations.json after each row; rows that the file already holds are kept. A
-row is one tip on one task: several runs, each from its own random weights, which are the same for
-every tip that leaves the networks' shapes as they are. Outcomes of a run on the grid: modes found
-and high-quality share (`mode_coverage`, 2,500 samples); on the digits: the classifier's mean
-confidence and how many of the ten digits have a share of at least 2 % among 1,000 samples. The
-base and the strength of each tip were chosen on other runs, with --seed 100 and fewer of them.
+Writes book/results/10_ablations.json after each row; rows that the file already holds are kept (a
+file of another seed is refused). A row is one tip on one task: several runs, each from its own
+random weights, which are the same for every tip that leaves the networks' shapes as they are.
+Outcomes of a run on the grid: modes found and high-quality share (`mode_coverage`, 2,500 samples);
+on the digits: the classifier's mean confidence and how many of the ten digits have a share of at
+least 2 % among 1,000 samples. The base and the strength of each tip were chosen on other runs,
+with --seed 100 and fewer of them.
 """
 
 import argparse
@@ -24,7 +25,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, leaky_relu
 
-import ganlib
 from ganlib.data import grid_of_gaussians, load_images, sample_mixture
 from ganlib.losses import (
     fake_loss,
@@ -33,6 +33,7 @@ from ganlib.losses import (
     real_loss,
 )
 from ganlib.metrics import judge_digits, load_digit_classifier, mode_coverage
+from ganlib.runs import provenance
 from ganlib.trainer import State, running_average, train_step
 
 OUT = Path(__file__).parents[1] / "book" / "results" / "10_ablations.json"
@@ -46,6 +47,7 @@ class Settings:
     beta1: float = 0.5  # of both Adams; beta2 is 0.999
     n_critic: int = 1
     minimax: bool = False
+    both_losses: bool = False  # G minimizes the minimax plus the non-saturating loss
     real_target: float = 1.0
     noise: float = 0.0  # std on D's inputs at the start, falling to 0 at 60 % of the steps
     dropout: float = 0.0  # in D
@@ -67,6 +69,7 @@ TIPS: dict[str, Settings] = {
     "beta1-09": Settings(beta1=0.9),
     "beta1-0": Settings(beta1=0.0),
     "minimax": Settings(minimax=True),
+    "both-losses": Settings(both_losses=True),
     "smoothing": Settings(real_target=0.9),
     "noise": Settings(noise=0.1),
     "k-5": Settings(n_critic=5),
@@ -84,7 +87,6 @@ TIPS: dict[str, Settings] = {
     "pack": Settings(pack=2),
     "together": Settings(noise=0.1, speed_d=4, average=0.995, decay=True),
 }
-GRID_ONLY = ("beta1-0", "decay", "wide-d", "pack", "together")
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,12 @@ def losses(settings: Settings, noise: Callable[[], float]) -> tuple[Callable, Ca
         return loss, {}
 
     def loss_g(generators: nn.Module, discriminators: nn.Module, batch: tuple) -> tuple:
-        loss = minimax_generator_loss if settings.minimax else nonsaturating_generator_loss
-        return per_run(loss, discriminators(noisy(generators(batch[1])))), {}
+        logits = discriminators(noisy(generators(batch[1])))
+        minimax = per_run(minimax_generator_loss, logits)
+        nonsaturating = per_run(nonsaturating_generator_loss, logits)
+        if settings.both_losses:
+            return minimax + nonsaturating, {}
+        return minimax if settings.minimax else nonsaturating, {}
 
     return loss_d, loss_g
 
@@ -277,6 +283,12 @@ def save(record: dict) -> None:
     os.replace(part, OUT)
 
 
+def setup(record: dict) -> dict:
+    """What all rows of a record have in common."""
+    tasks = {name: {**task, "rows": None} for name, task in record["tasks"].items()}
+    return {"seed": record["seed"], "tasks": tasks}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
@@ -285,23 +297,23 @@ def main() -> None:
     torch.set_flush_denormal(True)
     record = {
         "command": COMMAND + (f" --seed {seed}" if seed else ""),
-        "date": time.strftime("%Y-%m-%d"),
-        "device": "1 thread of a CPU",
-        "torch": torch.__version__,
-        "ganlib": ganlib.__version__,
+        **provenance(torch.device("cpu")),
         "seed": seed,
         "cpu_seconds": 0,
         "tasks": {},
     }
+    tasks = {"grid": grid_task(), "digits": digits_task()}
+    facts = ("steps", "runs", "batch_size", "lr", "latent_dim", "hidden")
+    for name, task in tasks.items():
+        record["tasks"][name] = {fact: getattr(task, fact) for fact in facts} | {"rows": {}}
     if OUT.exists():
-        record = json.loads(OUT.read_text())
-    for name, make in (("grid", grid_task), ("digits", digits_task)):
-        task = make()
-        facts = ("steps", "runs", "batch_size", "lr", "latent_dim", "hidden")
-        setup = {fact: getattr(task, fact) for fact in facts}
-        rows = record["tasks"].setdefault(name, {**setup, "rows": {}})["rows"]
+        new, record = record, json.loads(OUT.read_text())
+        if setup(new) != setup(record):
+            raise SystemExit(f"{OUT} holds runs of another seed or setup: move it away first")
+    for name, task in tasks.items():
+        rows = record["tasks"][name]["rows"]
         for tip, settings in TIPS.items():
-            if tip in rows or (name == "digits" and tip in GRID_ONLY):
+            if tip in rows:
                 continue
             start, outcomes = time.process_time(), []
             for first in range(0, task.runs, task.at_once):

@@ -3,15 +3,18 @@
     make pdf
 
 Sphinx makes one page of the last default build's sources, so that links stay inside the file. Code
-that the pages fold is left out, folded solutions are opened, sliders keep their first picture.
+that the pages fold is left out, folded solutions are opened, sliders keep their first picture, and
+the GAN of the first page is trained before it is printed.
 """
 
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from build import ROOT
+from playwright.sync_api import Browser, sync_playwright
 
 SOURCE, FOLDER = ROOT / "_build/default/source", ROOT / "_build/pdf"
 LINK = r'href="(?:book/)?(\w+)\.html(#[^"]*)?"'
@@ -31,8 +34,31 @@ STYLE = """
 """
 UNFOLD = """document.querySelectorAll("details").forEach((d) => d.open = true);
 document.querySelectorAll(".toggle-hidden").forEach((e) => e.classList.remove("toggle-hidden"));
-document.querySelectorAll("img[loading=lazy]").forEach((i) => i.loading = "eager");
-document.querySelectorAll("[data-gan-page]").forEach((e) => e.remove());"""
+document.querySelectorAll("img[loading=lazy]").forEach((i) => i.loading = "eager");"""
+
+
+def one_page(html: str) -> str:
+    """Sphinx's one page, book/intro.html, as it has to be to stand in the folder above."""
+    html = re.sub(LINK, lambda m: f'href="{m[2] or "#document-book/" + m[1]}"', html)
+    return html.replace('src="../_static/', 'src="_static/')
+
+
+def print_page(browser: Browser, page: Path, path: Path) -> None:
+    tab = browser.new_page(color_scheme="light", device_scale_factor=2)
+    tab.set_default_timeout(600_000)
+    tab.goto(page.as_uri(), wait_until="load")
+    tab.wait_for_function(
+        "[...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
+    )
+    tab.add_style_tag(content=STYLE)
+    tab.evaluate(UNFOLD)
+    tab.pdf(
+        path=path, format="A4", scale=0.76, print_background=True,
+        outline=True, tagged=True, display_header_footer=True, header_template="<span></span>",
+        footer_template=FOOT,
+        margin={"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
+    )  # fmt: skip
+    tab.close()
 
 
 def main() -> None:
@@ -55,29 +81,11 @@ def main() -> None:
         told = [line for line in lines if re.search("WARNING|ERROR|Error", line)]
         sys.exit("\n".join(["the pages have faults:", *(told or lines[-20:])]))
 
-    inside = re.sub(
-        LINK, lambda m: f'href="{m[2] or "#document-book/" + m[1]}"', page.read_text("utf-8")
-    )
-    page = page.parents[1] / "whole.html"  # its images are addressed from here
-    page.write_text(inside, "utf-8")
-    from playwright.sync_api import sync_playwright
-
+    whole = page.parents[1] / "whole.html"  # its images are addressed from here
+    whole.write_text(one_page(page.read_text("utf-8")), "utf-8")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page(color_scheme="light")
-        tab.set_default_timeout(600_000)
-        tab.goto(page.as_uri(), wait_until="load")
-        tab.wait_for_function(
-            "[...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
-        )
-        tab.add_style_tag(content=STYLE)
-        tab.evaluate(UNFOLD)
-        tab.pdf(
-            path=ROOT / "_build/book.pdf", format="A4", scale=0.76, print_background=True,
-            outline=True, tagged=True, display_header_footer=True, header_template="<span></span>",
-            footer_template=FOOT,
-            margin={"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
-        )  # fmt: skip
+        print_page(browser, whole, ROOT / "_build/book.pdf")
         browser.close()
     size = (ROOT / "_build/book.pdf").stat().st_size / 1e6
     print(f"the book is in {ROOT / '_build/book.pdf'} ({size:.1f} MB)")

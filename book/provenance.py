@@ -17,7 +17,7 @@ def stamp(executed: Path, key: str, seconds: float) -> None:
 
     notebook = nbformat.read(executed, 4)
     sources = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    names = re.findall(r'^dataset = "(\w+)"', sources, re.MULTILINE)
+    names = re.findall(r'(?:^dataset = |load_images\()"(\w+)"', sources, re.MULTILINE)
     data = "samples drawn in the chapter"
     if names:  # the last assignment holds: a size's own stands after the default
         data = f"{names[-1]}, {len(load_images(names[-1])[0]):,} training images"

@@ -4,13 +4,13 @@ Here are the options, their defaults and the one-line errors; the work is done b
 imported when a command runs, so that `--help` does not wait for torch.
 """
 
-import json
 import math
 import os
+import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,23 +37,53 @@ MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"latent_dim": 100, "lr_g": 2e-4, "lr_d": 2e-4, "decay": 0.0},
     "conv": {"latent_dim": 64, "lr_g": 2e-4, "lr_d": 2e-4, "decay": 0.0},
 }
-POSITIVE, RATE = click.IntRange(min=1), click.FloatRange(min=0, min_open=True)
-PATH = click.Path(path_type=Path)
+POSITIVE, RATE = click.IntRange(1, 10**9), click.FloatRange(min=0, min_open=True)
+SEED = click.IntRange(0, 2**63 - 1)
+OUT_OF_MEMORY = "out of memory: take a smaller --batch-size, --latent-dim or --n"
+
+
+class PathType(click.Path):
+    """As click's, but refuses the empty path, which pathlib takes for the current folder."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return super().convert(value, param, ctx) if str(value) else self.fail("is empty", param)
+
+
+PATH, FILE = PathType(path_type=Path), PathType(path_type=Path, dir_okay=False)
 
 
 class Refused(click.ClickException):
-    """An error of the user's, in one line, with exit code 2."""
+    """An error in one line, said by process 0 where there are more, with exit code 2."""
 
     exit_code = 2
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """Turn the errors by which ganlib quotes a bad value into one line for the user."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise Refused(str(error)) from error
+    def show(self, file: Any = None) -> None:
+        if not _is_rank_0():
+            time.sleep(1)  # at the first exit torchrun stops all: process 0 has to speak before
+        else:
+            super().show(file)
+
+
+class Commands(click.Group):
+    """Commands whose expected errors each become one line: click's, ganlib's and the machine's."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # as in `ganlib ... | head`: click's own matter
+            raise
+        except click.UsageError as error:
+            raise Refused(error.format_message()) from error
+        except (ValueError, OSError) as error:
+            raise Refused(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            click.echo(f"Error: {OUT_OF_MEMORY}", err=True)  # by the process that lacks it
+            sys.exit(2)
 
 
 def setting(flag: str, kind: Any, explanation: str) -> Callable[[Any], Any]:
@@ -74,7 +104,14 @@ download = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "ignore_unknown_options": True,  # here; `invoke` then finds no such command
+    },
+)
 @click.version_option(package_name="ganlib")
 def main() -> None:
     """Train the GANs of the book, draw samples from them, and measure those."""
@@ -89,21 +126,28 @@ def main() -> None:
 @download
 @setting("--steps", POSITIVE, "Total of steps; --resume may raise it.")
 @click.option("--epochs", type=POSITIVE, help="The total in passes through the data, instead.")
-@setting("--batch-size", click.IntRange(min=2), "Real images a step, of all processes together.")
-@setting("--latent-dim", POSITIVE, "Numbers in a latent z.")
+@setting("--batch-size", click.IntRange(2, 10**5), "Real images a step, of all processes together.")
+@setting("--latent-dim", click.IntRange(1, 10**4), "Numbers in a latent z.")
 @click.option("--lr", type=RATE, help="Adam's learning rate, of both players.")
 @setting("--lr-g", RATE, "G's learning rate.")
 @setting("--lr-d", RATE, "D's learning rate.")
 @setting("--average", click.FloatRange(0, 1, max_open=True), "Decay of G's running average, or 0.")
 @setting("--n-critic", POSITIVE, "Updates of D for each of G.")
 @setting("--loss", click.Choice(["non-saturating", "minimax"]), "G's loss.")
-@setting("--seed", click.IntRange(min=0), "Seed of all random numbers.")
+@setting("--seed", SEED, "Seed of all random numbers.")
 @setting("--device", click.Choice(["auto", "cpu", "cuda", "mps"]), "auto: a GPU if there is one.")
 @click.option(
-    "--bf16", is_flag=True, default=None, help="Forward passes in bfloat16: faster, coarser."
+    "--bf16",
+    is_flag=True,
+    default=None,
+    help="Forward passes in bfloat16: coarser; faster for conv, on GPUs, and on CPUs with bfloat16 "
+    "units that do not round float32 anyway (see below).",
 )
 @click.option(
-    "--compile", is_flag=True, default=None, help="Compile the step: slow to start, then faster."
+    "--compile",
+    is_flag=True,
+    default=None,
+    help="Compile the step: a slow start; measure whether it pays.",
 )
 @setting("--sample-every", POSITIVE, "Steps between image grids.")
 @setting("--checkpoint-every", POSITIVE, "Steps between checkpoints.")
@@ -141,10 +185,20 @@ def _say_how_to_go_on(options: dict[str, Any]) -> None:
     again = shlex.join(["ganlib", "train", options["model"], "--out", str(options["out"])])
     text = "Interrupted before the first checkpoint."
     if told.exists():
-        step = json.loads(told.read_text())["steps"]
-        text = f"Interrupted; step {step} is saved. To go on from it: {again} --resume"
-    if os.environ.get("RANK", "0") == "0":
+        found = re.search(r'^ "steps": (\d+),$', told.read_text(errors="replace"), re.MULTILINE)
+        step = f"step {found[1]}" if found else "the last checkpoint"
+        text = f"Interrupted; {step} is saved. To go on from it: {again} --resume"
+    if _is_rank_0():
         click.echo(text, err=True)
+
+
+def _is_rank_0() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _lacks_memory(error: Exception) -> bool:
+    told = str(error).lower()  # torch's errors, of CPUs, of MPS and of CUDA in its two kinds
+    return isinstance(error, MemoryError) or "tried to allocate" in told or "out of memory" in told
 
 
 def _train(options: dict[str, Any]) -> None:
@@ -157,22 +211,21 @@ def _train(options: dict[str, Any]) -> None:
     from ganlib import runs
 
     torch.set_float32_matmul_precision("medium")
-    with refusing():
-        n_processes = runs.join_processes()
-        contents = runs.from_rank_0(lambda: runs.open_folder(out, options["resume"]))
-        old = asdict(contents["settings"]) if contents else None
-        device, values = _values(options, old, n_processes)
-        images = runs.from_rank_0(lambda: _training_images(values["dataset"], options)).to(device)
-        if options["epochs"]:
-            values["steps"] = math.ceil(options["epochs"] * len(images) / values["batch_size"])
-        if old and values["steps"] < old["steps"]:
-            raise ValueError(
-                f"a total of {old['steps']} steps or more expected, with which the run in {out} "
-                f"was begun, got {values['steps']}"
-            )
-        settings = runs.Settings(**values)
-        state = runs.new_state(settings, images, contents)
-        runs.from_rank_0(lambda: runs.make_folder(out))
+    n_processes = runs.join_processes()
+    contents = runs.from_rank_0(lambda: runs.open_folder(out, options["resume"]))
+    old = asdict(contents["settings"]) if contents else None
+    device, values = _values(options, old, n_processes)
+    images = runs.from_rank_0(lambda: _training_images(values["dataset"], options)).to(device)
+    if options["epochs"]:
+        values["steps"] = math.ceil(options["epochs"] * len(images) / values["batch_size"])
+    if old and values["steps"] < old["steps"]:
+        raise ValueError(
+            f"a total of {old['steps']} steps or more expected, with which the run in {out} "
+            f"was begun, got {values['steps']}"
+        )
+    settings = runs.Settings(**values)
+    state = runs.new_state(settings, images, contents)
+    runs.from_rank_0(lambda: runs.make_folder(out))
     if old and settings.decay and settings.steps > old["steps"]:
         click.echo("The learning rates follow the new total from here, and so rise again.")
     if contents and state.step >= settings.steps:
@@ -184,10 +237,8 @@ def _train(options: dict[str, Any]) -> None:
         writer = writer_class(out / "tensorboard", purge_step=state.step)
     try:
         runs.train_run(state, settings, images, out, command=_command(), writer=writer, **told)
-    except OSError as error:
-        raise Refused(f"{out} cannot be written into: {error}") from error
     except (ValueError, RuntimeError) as error:
-        if not settings.compile:
+        if not settings.compile or _lacks_memory(error):
             raise
         what = str(error).strip().splitlines()[0]
         raise Refused(f"--compile fails here, leave it out: {what}") from error
@@ -281,9 +332,10 @@ def _command() -> str:
 
 @main.command()
 @click.argument("run", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The PNG to write.")
-@click.option("--n", type=POSITIVE, default=64, show_default=True, help="Number of images.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=FILE, required=True, help="The PNG to write.")
+@click.option("--n", type=click.IntRange(1, 10**5), default=64, show_default=True,
+              help="Number of images.")  # fmt: skip
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def sample(run: Path, out: Path, n: int, seed: int) -> None:
     """Draw a grid of images from RUN, a run's folder or checkpoint.
 
@@ -296,19 +348,18 @@ def sample(run: Path, out: Path, n: int, seed: int) -> None:
     from ganlib import runs
 
     torch.set_float32_matmul_precision("medium")
-    with refusing():
-        runs.write_grid(out, runs.draw_samples(runs.load_run(run), n, seed))
+    runs.write_grid(out, runs.draw_samples(runs.load_run(run), n, seed))
     click.echo(f"{n} images in {out}")
 
 
 @main.command()
 @click.argument("run", type=PATH)
-@click.option("--n", type=click.IntRange(min=10), default=2000, show_default=True,
+@click.option("--n", type=click.IntRange(10, 10**5), default=2000, show_default=True,
               help="Number of generated images.")  # fmt: skip
 @data_dir
 @download
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--json", "json_file", type=PATH, help="Write the table into this file, too.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--json", "json_file", type=FILE, help="Write the table into this file, too.")
 def evaluate(
     run: Path, n: int, data_dir: Path | None, download: bool, seed: int, json_file: Path | None
 ) -> None:
@@ -322,9 +373,10 @@ def evaluate(
     from ganlib import runs
 
     torch.set_float32_matmul_precision("highest")  # rounding would move distances and scores
-    with refusing():
-        contents = runs.load_run(run)
-        rows = runs.evaluate_run(contents, n, seed, data_dir, download)
+    contents = runs.load_run(run)
+    if json_file is not None:
+        runs.make_writable(json_file.parent)  # before the evaluation, not after it
+    rows = runs.evaluate_run(contents, n, seed, data_dir, download)
     dataset, step = contents["settings"].dataset, contents["state"]["step"]
     click.echo(f"{run}: {contents['settings'].model} on {dataset}, step {step}")
     click.echo(f"{'':28} {'real':>10} {'generated':>10}  taken on")
@@ -335,5 +387,4 @@ def evaluate(
     if json_file is not None:
         told = {"command": _command(), **runs.provenance(torch.device("cpu"))}
         told |= {"step": step, "n": n, "seed": seed, "measures": [row._asdict() for row in rows]}
-        with refusing():
-            runs.write_json(json_file, told)
+        runs.write_json(json_file, told)

@@ -1,14 +1,12 @@
 """What the book measures on samples."""
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ganlib.models import DigitClassifier
+from ganlib.models import DigitClassifier, load_weights
 
 
 class DigitReport(NamedTuple):
@@ -28,8 +26,7 @@ def load_digit_classifier(device: torch.device | str = "cpu") -> DigitClassifier
     `benchmarks/train_classifier.py` made its weights; their file carries its test accuracy.
     """
     classifier = DigitClassifier()
-    weights = load_file(Path(__file__).with_name("digit_classifier.safetensors"))
-    classifier.load_state_dict(weights)
+    load_weights(classifier, "digit_classifier")
     return classifier.to(device).eval()
 
 

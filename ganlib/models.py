@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -205,6 +206,14 @@ def load_generator(name: str, device: torch.device | str = "cpu") -> MLPGenerato
     if name not in ("maxout", "conv"):
         raise ValueError(f"a generator 'maxout' or 'conv' expected, got {name!r}")
     generator = MLPGenerator(batch_norm=True) if name == "maxout" else ConvGenerator()
-    weights = load_file(Path(__file__).with_name(f"{name}_generator.safetensors"))
-    generator.load_state_dict(weights)
+    load_weights(generator, f"{name}_generator")
     return generator.to(device).eval()
+
+
+def load_weights(network: nn.Module, name: str) -> None:
+    """Fill a network from the file of that name which comes with ganlib."""
+    file = Path(__file__).with_name(f"{name}.safetensors")
+    try:
+        network.load_state_dict(load_file(file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{file} is missing or damaged: install ganlib again") from error

@@ -8,6 +8,7 @@ loss_d(generator, discriminator, batch) D's scalar loss, and detached scalars to
 loss_g(generator, discriminator, batch) the same for G
 """
 
+import io
 import os
 import pickle
 import sys
@@ -103,8 +104,8 @@ class State:
         try:
             for name in self._parts():
                 getattr(self, name).load_state_dict(contents[name])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(f"the saved {name} does not fit this state: {error}") from error
+        except Exception as error:  # torch has many
+            raise ValueError(f"the saved {name} does not fit this state") from error
         self.step = contents["step"]
         scalars = {name: rows.tolist() for name, rows in contents["scalars"].items()}
         self.history.scalars = {n: [(int(s), v) for s, v in rows] for n, rows in scalars.items()}
@@ -147,7 +148,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends without an error.
 
     It is written beside its place, flushed to the disk and then renamed, so that a kill at any
-    moment leaves the previous file, whole.
+    moment leaves the previous file, whole. OSError names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +159,9 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        why = error.strerror or error
+        raise OSError(f"{path} cannot be written ({why}): it stays as it was") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -168,15 +172,17 @@ def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
     The file is complete at every moment, and can be loaded: ValueError for other contents (an
     array of NumPy, a figure), which leaves the previous file.
     """
+    buffer = io.BytesIO()  # torch.save hides the OSError of a full disk
+    torch.save(contents, buffer)
+    buffer.seek(0)
+    try:
+        torch.load(buffer, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"tensors, numbers, strings and containers of them expected: {error}"
+        ) from error
     with replacing(path) as file:
-        torch.save(contents, file)
-        file.seek(0)
-        try:
-            torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"tensors, numbers, strings and containers of them expected: {error}"
-            ) from error
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -262,5 +262,5 @@ def test_figures_have_captions_and_alt_text(chapter):
 def test_chapters_ran_at_smoke_size_without_widgets_left():
     for chapter in CHAPTERS:
         page = ROOT / "_build/smoke/source/book" / chapter.name
-        if page.exists():
-            assert "widgets" not in json.loads(page.read_text())["metadata"]
+        assert page.exists(), f"{page} is missing: make test makes it"
+        assert "widgets" not in json.loads(page.read_text())["metadata"]

@@ -1,6 +1,7 @@
 """The GAN that trains in the page (book/_static/gan.js), run in Chromium, against torch."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from ganlib.losses import gan_loss_d, gan_loss_g, minimax_loss_g
 from ganlib.models import small_pair
 from ganlib.trainer import State, train_step
 
-STATIC = Path(__file__).parents[1] / "book" / "_static"
+BOOK = Path(__file__).parents[1] / "book"
+STATIC = BOOK / "_static"
+sys.path.insert(0, str(BOOK))
+from pdf import one_page, print_page  # noqa: E402
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium found: apt-get install chromium"),
@@ -146,21 +151,65 @@ def test_a_reader_who_asked_for_no_motion_gets_one_picture_a_press(page):
     expect(start).to_have_text("Train")
 
 
-def test_a_step_takes_less_than_a_thirtieth_of_a_second(page):
-    fastest = page.evaluate(
+def test_at_speed_60_the_page_makes_at_least_30_steps_a_second(page):
+    page.select_option("[data-gan=data]", "three")  # pauses and resets
+    page.evaluate("document.querySelector('[data-gan=speed]').value = 60")
+    made = []
+    while max(made, default=0) < 90 and len(made) < 3:  # the machine may be busy for a while
+        page.click("[data-gan=start]")
+        made.append(
+            page.evaluate(
+                """() => {
+                  const steps = document.querySelector("[data-gan-page]").ganSteps;
+                  const before = steps();
+                  return new Promise((done) => setTimeout(() => done(steps() - before), 3000));
+                }"""
+            )
+        )
+        page.click("[data-gan=reset]")
+    assert max(made) >= 90, made
+
+
+def test_words_for_a_screen_reader_change_at_most_once_in_a_hundred_steps(page):
+    page.click("[data-gan=reset]")
+    page.evaluate(
         """() => {
-          const random = Gan.randomNumbers(1), times = [];
-          const generator = new Gan.Mlp([2, 32, 32, 2], random);
-          const discriminator = new Gan.Mlp([2, 32, 32, 1], random);
-          const state = {generator, discriminator, optG: new Gan.Adam(generator, 0.002),
-                         optD: new Gan.Adam(discriminator, 0.004)};
-          const draw = () => new Float64Array(256).map(random.normal);
-          for (let k = 0; k < 60; k++) {
-            const began = performance.now();
-            Gan.trainStep(state, draw(), draw(), draw());
-            times.push(performance.now() - began);
-          }
-          return Math.min(...times);
+          window.said = 0;
+          const words = document.querySelector("[data-gan=words]");
+          window.listener = new MutationObserver(() => window.said++);
+          listener.observe(words, {childList: true});
         }"""
     )
-    assert fastest < 1000 / 30
+    step = "Number(document.querySelector('[data-gan=step]').textContent)"
+    for speed, reached, least in ((1, 2, 0), (120, 250, 1)):
+        page.evaluate(f"document.querySelector('[data-gan=speed]').value = {speed}")
+        if speed == 1:
+            page.click("[data-gan=start]")
+        page.wait_for_function(f"{step} >= {reached}")
+        said, steps = page.evaluate(f"[said, {step}]")
+        assert least <= said <= steps / 100, (said, steps)
+    page.click("[data-gan=reset]")
+    page.evaluate("listener.disconnect()")
+
+
+def test_printed_it_is_a_figure_of_a_trained_gan(page, tmp_path):
+    for name in ("gan.js", "book.css"):
+        (tmp_path / "_static" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "_static" / name).write_text((STATIC / name).read_text())
+    style = '<link rel="stylesheet" href="_static/book.css">'
+    whole = tmp_path / "whole.html"
+    whole.write_text(f"<!doctype html>{style}" + one_page((STATIC / "gan.html").read_text()))
+    print_page(page.context.browser, whole, tmp_path / "book.pdf")
+    assert (tmp_path / "book.pdf").read_bytes().count(b"/Subtype /Image") >= 2
+
+    tab = page.context.browser.new_page()
+    tab.goto(whole.as_uri())
+    on_paper, button = tab.locator(".gan-on-paper"), tab.locator("[data-gan=start]")
+    expect(on_paper).to_be_hidden()
+    expect(button).to_be_visible()
+    tab.pdf()  # trains it, as any print does
+    expect(tab.locator("[data-gan=words]")).to_contain_text("After 600 steps")
+    tab.emulate_media(media="print")
+    expect(on_paper).to_be_visible()
+    expect(button).to_be_hidden()
+    tab.close()

@@ -193,9 +193,14 @@ def test_shipped_generators_draw_digits_of_all_classes(name):
 @pytest.mark.parametrize("name", ["maxout", "conv"])
 def test_shipped_generators_say_what_made_them(name):
     file = Path(ganlib.__file__).with_name(f"{name}_generator.safetensors")
-    assert file.stat().st_size < 6_000_000
     with safe_open(file, "pt") as opened:
         assert {"command", "date", "steps", "seed", "torch"} <= opened.metadata().keys()
+
+
+def test_shipped_networks_weigh_at_most_8_megabytes_in_all():
+    files = list(Path(ganlib.__file__).parent.glob("*.safetensors"))
+    assert len(files) >= 3
+    assert sum(file.stat().st_size for file in files) <= 8_000_000
 
 
 def test_load_generator_refuses_and_quotes_another_name():

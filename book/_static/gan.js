@@ -193,7 +193,7 @@
     const plane = find("plane"), curves = find("curves"), words = find("words");
     const still = window.matchMedia("(prefers-reduced-motion: reduce)");
     const random = randomNumbers(1);
-    let state, history, data, step, running = false, drawn = [], pen = [0, 0], last = 0, due = 0;
+    let state, history, data, step, running = false, drawn = [], pen = [0, 0], last = 0, due = 0, said = 0;
 
     const points = (count) => {
       const out = new Float64Array(2 * count);
@@ -363,6 +363,7 @@
       drawCurves();
       find("step").textContent = String(step);
       if (!speak) return;
+      said = step;
       const { covered, near } = overlap(fake);
       const recent = history.slice(-50), average = (name) =>
         (recent.reduce((s, row) => s + row[name], 0) / recent.length).toFixed(2);
@@ -380,7 +381,7 @@
       const began = performance.now();
       while (due >= 1 && performance.now() - began < 40) advance(1), (due -= 1);
       due = Math.min(due, 1);
-      show(step % 100 < 2);
+      show(step - said >= 100); // a screen reader speaks each change of the words
       requestAnimationFrame(frame);
     }
 
@@ -423,6 +424,8 @@
     });
     for (const name of ["focus", "blur"]) plane.addEventListener(name, () => show(false));
     still.addEventListener("change", () => run(false));
+    // On paper, and in the PDF of the book, there is no button to press: a trained GAN is printed.
+    window.addEventListener("beforeprint", () => step || (advance(600), show()));
 
     for (const canvas of [plane, curves]) {
       const sharp = Math.min(window.devicePixelRatio || 1, 2);
