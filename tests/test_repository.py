@@ -1,5 +1,6 @@
 """Workflows, the Makefile, README and glossary agree with each other."""
 
+import json
 import re
 import subprocess
 import sys
@@ -35,10 +36,28 @@ def test_readme_explains_every_target():
     assert sorted(rows) == sorted(TARGETS)
 
 
-def test_every_term_of_the_glossary_is_linked_from_a_chapter():
+NO_PROSE = r"""^\#+\ [^\n]* | ^`{3,}\{[^\n]*  # headings, titles of theorems and of exercises
+            | \$\$.*?\$\$ | \$[^$]*\$      # formulas
+            | (\{term\}`[^`]*`)            # kept
+            | (?:\{[a-z:]+\})?`[^`]*`      # other references, code"""
+
+
+def test_every_term_of_the_glossary_is_linked_where_the_chapters_first_use_it():
     text = (ROOT / "book/glossary.md").read_text().split("```{glossary}")[1]
     terms = re.findall(r"^(\S[^`\n]*)\n  ", text, re.M)
-    chapters = "".join(path.read_text() for path in (ROOT / "book").glob("*.ipynb"))
-    linked = re.findall(r"\{term\}`(?:[^`<]*<)?([^`<>]+?)>?`", chapters)
     assert len(terms) > 20
-    assert set(terms) - set(linked) == set()
+    cells = [
+        (path.stem, re.sub(NO_PROSE, r"\1", "".join(cell["source"]), flags=re.M | re.S | re.X))
+        for path in sorted((ROOT / "book").glob("*.ipynb"))
+        for cell in json.loads(path.read_text())["cells"]
+        if cell["cell_type"] == "markdown"
+    ]
+    late = []
+    for term in terms:
+        link = re.compile(rf"\{{term\}}`(?:[^`<]*<)?{re.escape(term)}>?`", re.I)
+        use = re.compile(rf"\b{re.escape(term)}(?:s|es)?\b", re.I)
+        first = next(((name, cell) for name, cell in cells if use.search(cell)), None)
+        assert first is not None, f"no chapter uses {term}"
+        if not link.search(first[1]):
+            late.append((term, first[0]))
+    assert not late
