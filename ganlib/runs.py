@@ -240,6 +240,7 @@ def reading(what: str) -> Iterator[None]:
 
 
 def check_types(contents: dict[str, Any], types: dict[str, Any]) -> None:
+    """TypeError for the first of the named contents that is not of its type."""
     for name, kind in types.items():
         if not isinstance(contents[name], kind):
             raise TypeError(f"{name} is of type {type(contents[name]).__name__}")
