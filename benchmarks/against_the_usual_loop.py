@@ -229,6 +229,8 @@ def main() -> None:
         "command": f"python benchmarks/against_the_usual_loop.py{arguments}",
         **provenance(torch.device("cpu")),
         "cpu": cpu_name(),
+        "seed": 0,
+        "seconds": round(time.process_time()),
         "load": [round(load, 1) for load in os.getloadavg()],
         "error_of_medium": error,
         "rounds": options.rounds,

@@ -25,6 +25,7 @@ from ganlib.losses import gan_loss_d, gan_loss_g
 from ganlib.metrics import judge_digits, load_digit_classifier
 from ganlib.models import MaxoutDiscriminator, MLPGenerator, uniform_init_
 from ganlib.plotting import image_array
+from ganlib.runs import provenance
 from ganlib.trainer import Draw, State, generate, simultaneous_step, train
 
 STEPS, BATCH, SEEDS = 4000, 100, (0, 1, 2)
@@ -98,9 +99,7 @@ def main() -> None:
             Image.fromarray(grid).save(FOLDER / "07_paper_settings.png", optimize=True)
     record = {
         "command": "python benchmarks/paper_settings_mnist5k.py",
-        "date": time.strftime("%Y-%m-%d"),
-        "device": "1 thread of a CPU",
-        "torch": torch.__version__,
+        **provenance(torch.device("cpu")),
         "runs": runs,
     }
     (FOLDER / "07_paper_settings.json").write_text(json.dumps(record, indent=1) + "\n")
