@@ -3,41 +3,39 @@
     python benchmarks/ablations.py            (about a quarter of an hour of one CPU core)
 
 Writes book/results/10_ablations.json after each row; rows that the file already holds are kept (a
-file of another seed is refused). A row is one tip on one task: several runs, each from its own
-random weights, which are the same for every tip that leaves the networks' shapes as they are.
-Outcomes of a run on the grid: modes found and high-quality share (`mode_coverage`, 2,500 samples);
-on the digits: the classifier's mean confidence and how many of the ten digits have a share of at
-least 2 % among 1,000 samples. The base and the strength of each tip were chosen on other runs,
-with --seed 100 and fewer of them.
+file of another seed is refused). A row is one tip on one task: several runs, whose seeds are the
+same for every tip, so that tips which leave the networks' shapes as they are begin with the same
+weights. Outcomes of a run on the grid: modes found and high-quality share (`mode_coverage`, 2,500
+samples); on the digits: the classifier's mean confidence and how many of the ten digits have a
+share of at least 2 % among 1,000 samples. The base and the strength of each tip were chosen on
+other runs, with --seed 100 and fewer of them.
 """
 
 import argparse
-import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import torch
+from common import RESULTS, go_on, new_record, scale_lr
 from torch import Tensor, nn
-from torch.nn.functional import dropout, leaky_relu
+from torch.func import grad
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Adam
 
 from ganlib.data import grid_of_gaussians, load_images, sample_mixture
-from ganlib.losses import (
-    fake_loss,
-    minimax_generator_loss,
-    nonsaturating_generator_loss,
-    real_loss,
-)
+from ganlib.losses import fake_loss, minimax_generator_loss, nonsaturating_generator_loss, real_loss
 from ganlib.metrics import judge_digits, load_digit_classifier, mode_coverage
-from ganlib.runs import provenance
-from ganlib.trainer import State, running_average, train_step
+from ganlib.models import MLPGenerator, mlp
+from ganlib.records import write_record
+from ganlib.seeds import train_seeds
+from ganlib.trainer import Loss, State, generate, running_average, train, weights_of
 
-OUT = Path(__file__).parents[1] / "book" / "results" / "10_ablations.json"
-COMMAND = "python benchmarks/ablations.py"
+OUT = RESULTS / "10_ablations.json"
+FACTS = ("steps", "runs", "batch_size", "lr", "latent_dim", "hidden")
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ TIPS: dict[str, Settings] = {
 class Task:
     steps: int
     runs: int
-    at_once: int  # runs trained side by side, worth it where the networks are small
+    together: bool  # all runs at once, worth it where the networks are small
     batch_size: int
     lr: float
     latent_dim: int
@@ -101,165 +99,108 @@ class Task:
     data_dim: int
     draw: Callable[[int, torch.Generator], Tensor]
     evaluate: Callable[[Tensor], dict[str, float]]
-    output: Callable[[Tensor], Tensor] = lambda x: x
+    output: Callable[[], nn.Module] = nn.Identity
 
 
-class Linears(nn.Module):
-    """A linear layer for each of several runs, (runs, n, n_in) to (runs, n, n_out)."""
+def new_state(task: Task, settings: Settings, seed: int) -> State:
+    """Networks for points (n, data_dim), and their optimizers."""
+    torch.manual_seed(seed)
+    dim, width = task.data_dim, task.hidden * settings.widen_d
+    hidden, norms = 2 * [task.hidden], settings.batch_norm
+    layers = MLPGenerator(task.latent_dim, hidden, (1, 1, dim), batch_norm=norms).layers
+    generator = nn.Sequential(layers, task.output())
 
-    def __init__(self, runs: int, n_in: int, n_out: int):
-        super().__init__()
-        bound = n_in**-0.5  # as torch.nn.Linear draws its weights
-        self.weight = nn.Parameter(torch.empty(runs, n_in, n_out).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(runs, 1, n_out).uniform_(-bound, bound))
+    def activation() -> nn.Module:
+        return nn.Sequential(nn.LeakyReLU(settings.slope), nn.Dropout(settings.dropout))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
-
-
-class Generators(nn.Module):
-    """Latents (runs, n, latent_dim) to samples (runs, n, data_dim)."""
-
-    def __init__(self, task: Task, settings: Settings):
-        super().__init__()
-        sizes = [task.latent_dim, task.hidden, task.hidden, task.data_dim]
-        self.linears = nn.ModuleList(Linears(task.at_once, *pair) for pair in pairwise(sizes))
-        units = task.at_once * task.hidden
-        self.norms = nn.ModuleList(nn.BatchNorm1d(units) for _ in range(2 * settings.batch_norm))
-        self.output = task.output
-
-    def forward(self, z: Tensor) -> Tensor:
-        h = z
-        for i, linear in enumerate(self.linears[:-1]):
-            h = linear(h)
-            if len(self.norms):  # one batch norm over the units of all runs
-                runs, n, width = h.shape
-                flat = self.norms[i](h.transpose(0, 1).reshape(n, runs * width))
-                h = flat.reshape(n, runs, width).transpose(0, 1)
-            h = h.relu()
-        return self.output(self.linears[-1](h))
+    judge = mlp([settings.pack * dim, width, width, 1], activation)
+    packs = nn.Unflatten(0, (-1, settings.pack))
+    discriminator = nn.Sequential(packs, nn.Flatten(), judge, nn.Flatten(0))
+    opt_g, opt_d = (
+        Adam(network.parameters(), task.lr * speed, (settings.beta1, 0.999), fused=True)
+        for network, speed in ((generator, settings.speed_g), (discriminator, settings.speed_d))
+    )
+    if settings.clip < math.inf:
+        for opt in (opt_g, opt_d):
+            opt.register_step_pre_hook(partial(clip, settings.clip))
+    state = State(generator, discriminator, opt_g, opt_d, torch.Generator().manual_seed(seed))
+    if settings.average:
+        state.average = running_average(generator, settings.average)
+    return state
 
 
-class Discriminators(nn.Module):
-    """Samples (runs, n, data_dim) to logits (runs, n / pack)."""
-
-    def __init__(self, task: Task, settings: Settings):
-        super().__init__()
-        hidden = task.hidden * settings.widen_d
-        sizes = [settings.pack * task.data_dim, hidden, hidden, 1]
-        self.linears = nn.ModuleList(Linears(task.at_once, *pair) for pair in pairwise(sizes))
-        self.settings = settings
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x.reshape(len(x), -1, self.settings.pack * x.shape[2])
-        for linear in self.linears[:-1]:
-            h = leaky_relu(linear(h), self.settings.slope)
-            if self.settings.dropout:
-                h = dropout(h, self.settings.dropout)
-        return self.linears[-1](h).squeeze(2)
+def clip(largest: float, optimizer: Adam, *_: Any) -> None:
+    clip_grad_norm_(weights_of(optimizer), largest)
 
 
-def per_run(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
-    """Sum over runs of each run's mean loss, so that no run changes another's gradient."""
-    return len(logits) * loss(logits.flatten())
-
-
-def losses(settings: Settings, noise: Callable[[], float]) -> tuple[Callable, Callable]:
-    """D's loss and G's, as `train_step` reads them."""
+def game(settings: Settings, level: Tensor) -> tuple[Loss, Loss]:
+    """D's loss and G's; the noise on D's inputs has the width `level`."""
 
     def noisy(x: Tensor) -> Tensor:
-        return x + noise() * torch.randn_like(x) if settings.noise else x
+        return x + level * torch.randn_like(x) if settings.noise else x
 
-    def loss_d(generators: nn.Module, discriminators: nn.Module, batch: tuple) -> tuple:
-        x_real, z = batch
+    def loss_d(generator: nn.Module, discriminator: nn.Module, batch: Any) -> Any:
+        x_real, z = noisy(batch[0]), batch[1]
         with torch.no_grad():
-            x_fake = noisy(generators(z))
-        x_real = noisy(x_real).requires_grad_(settings.r1 > 0)
-        logits = discriminators(torch.cat([x_real, x_fake], dim=1))
-        real_logits, fake_logits = logits.tensor_split(2, dim=1)
-        loss = settings.real_target * per_run(real_loss, real_logits)
-        loss = loss + (1 - settings.real_target) * per_run(fake_loss, real_logits)
-        loss = loss + per_run(fake_loss, fake_logits)
+            x_fake = noisy(generator(z))
+        real_logits, fake_logits = discriminator(x_real), discriminator(x_fake)
+        loss = settings.real_target * real_loss(real_logits) + fake_loss(fake_logits)
+        loss = loss + (1 - settings.real_target) * fake_loss(real_logits)
         if settings.r1:
-            (slope,) = torch.autograd.grad(real_logits.sum(), x_real, create_graph=True)
-            loss = loss + settings.r1 / 2 * slope.square().sum(2).mean(1).sum()
+            slope = grad(lambda x: discriminator(x).sum())(x_real)
+            loss = loss + settings.r1 / 2 * slope.square().sum(1).mean()
         return loss, {}
 
-    def loss_g(generators: nn.Module, discriminators: nn.Module, batch: tuple) -> tuple:
-        logits = discriminators(noisy(generators(batch[1])))
-        minimax = per_run(minimax_generator_loss, logits)
-        nonsaturating = per_run(nonsaturating_generator_loss, logits)
+    def loss_g(generator: nn.Module, discriminator: nn.Module, batch: Any) -> Any:
+        logits = discriminator(noisy(generator(batch[1])))
+        minimax, usual = minimax_generator_loss(logits), nonsaturating_generator_loss(logits)
         if settings.both_losses:
-            return minimax + nonsaturating, {}
-        return minimax if settings.minimax else nonsaturating, {}
+            return minimax + usual, {}
+        return minimax if settings.minimax else usual, {}
 
     return loss_d, loss_g
 
 
-def clip_each_run(optimizer: torch.optim.Optimizer, largest: float) -> None:
-    gradients = [p.grad for p in optimizer.param_groups[0]["params"]]
-    norm = torch.stack([g.square().sum((1, 2)) for g in gradients]).sum(0).sqrt()
-    factor = (largest / norm.clamp(min=1e-12)).clamp(max=1)
-    for g in gradients:
-        g.mul_(factor[:, None, None])
-
-
 def train_runs(task: Task, settings: Settings, seed: int) -> list[dict[str, float]]:
-    """Train `at_once` runs and return the outcome of each."""
-    torch.manual_seed(seed)
-    networks = Generators(task, settings), Discriminators(task, settings)
-    rates = task.lr * settings.speed_g, task.lr * settings.speed_d
-    opts = [
-        torch.optim.Adam(net.parameters(), lr=lr, betas=(settings.beta1, 0.999), fused=True)
-        for net, lr in zip(networks, rates, strict=True)
-    ]
-    rng = torch.Generator().manual_seed(seed)
-    state = State(networks[0], networks[1], opts[0], opts[1], rng)
-    if settings.average:
-        state.average = running_average(state.generator, settings.average)
-    if settings.clip < math.inf:
-        for opt in opts:
-            opt.register_step_pre_hook(lambda opt, *_: clip_each_run(opt, settings.clip))
+    """Train the runs, seeds `seed`, `seed` + 1, ..., and return the outcome of each."""
+    seeds, level = range(seed, seed + task.runs), torch.tensor(settings.noise)
+    states = [new_state(task, settings, seed) for seed in seeds]
 
     def latents(n: int, rng: torch.Generator) -> Tensor:
-        shape = (task.at_once, n, task.latent_dim)
         if settings.uniform_z:
-            return (2 * torch.rand(shape, generator=rng) - 1) * math.sqrt(3)
-        return torch.randn(shape, generator=rng)
+            return (2 * torch.rand(n, task.latent_dim, generator=rng) - 1) * math.sqrt(3)
+        return torch.randn(n, task.latent_dim, generator=rng)
 
     def draw(rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        x = task.draw(task.at_once * task.batch_size, rng)
-        return x.reshape(task.at_once, task.batch_size, -1), latents(task.batch_size, rng)
+        return task.draw(task.batch_size, rng), latents(task.batch_size, rng)
 
-    def noise() -> float:
-        return settings.noise * max(0.0, 1 - state.step / (0.6 * task.steps))
+    def before_step(state: State) -> None:
+        level.fill_(settings.noise * max(0.0, 1 - state.step / (0.6 * task.steps)))
+        if settings.decay:
+            scale_lr(state, (1 + math.cos(math.pi * state.step / task.steps)) / 2)
 
-    loss_d, loss_g = losses(settings, noise)
-    while state.step < task.steps:
-        cosine = (1 + math.cos(math.pi * state.step / task.steps)) / 2
-        for opt, lr in zip(opts, rates, strict=True):
-            opt.param_groups[0]["lr"] = lr * (cosine if settings.decay else 1)
-        train_step(state, draw, loss_d, loss_g, settings.n_critic)
-        state.step += 1
-        if state.average is not None:
-            state.average.update_parameters(state.generator)
-    z = latents(2500, torch.Generator().manual_seed(seed + 1))
-    with torch.no_grad():
-        return [task.evaluate(x) for x in state.sampling_generator.eval()(z)]
+    # Running means, and a hook that clips, belong to one run: such runs go one by one.
+    together = task.together and not settings.batch_norm and settings.clip == math.inf
+    loss_d, loss_g = game(settings, level)
+    go: Any = partial(
+        train_seeds if together else train, draw=draw, loss_d=loss_d, loss_g=loss_g,
+        until=task.steps, n_critic=settings.n_critic, before_step=before_step,
+        log_every=task.steps, progress=False,
+    )  # fmt: skip
+    for part in [states] if together else states:
+        go(part)
+    test_z = [latents(2500, torch.Generator().manual_seed(1000 + seed)) for seed in seeds]
+    pairs = zip(states, test_z, strict=True)
+    return [task.evaluate(generate(state.sampling_generator, z)) for state, z in pairs]
 
 
 def grid_task() -> Task:
     """The grid of 25, divided by the standard deviation of its coordinates, sqrt 8."""
     grid, scale, std = grid_of_gaussians(), math.sqrt(8), 0.05
     centers = grid.component_distribution.mean
-
-    def evaluate(samples: Tensor) -> dict[str, float]:
-        return mode_coverage(samples * scale, centers, std)._asdict()
-
-    def draw(n: int, rng: torch.Generator) -> Tensor:
-        return sample_mixture(grid, n, rng) / scale
-
-    return Task(2500, 10, 10, 128, 1e-3, 2, 64, 2, draw, evaluate)
+    return Task(2500, 10, True, 128, 1e-3, 2, 64, 2,
+                lambda n, rng: sample_mixture(grid, n, rng) / scale,
+                lambda samples: mode_coverage(samples * scale, centers, std)._asdict())  # fmt: skip
 
 
 def digits_task() -> Task:
@@ -273,14 +214,7 @@ def digits_task() -> Task:
         confidence, shares = judge_digits(samples[:1000].reshape(-1, 1, 28, 28), classifier)
         return {"confidence": confidence, "digits": int((shares >= 0.02).sum())}
 
-    return Task(800, 5, 1, 64, 5e-4, 32, 128, 784, draw, evaluate, torch.sigmoid)
-
-
-def save(record: dict) -> None:
-    OUT.parent.mkdir(exist_ok=True)
-    part = OUT.with_name(f".{OUT.name}.{os.getpid()}")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, OUT)
+    return Task(800, 5, False, 64, 5e-4, 32, 128, 784, draw, evaluate, nn.Sigmoid)
 
 
 def setup(record: dict) -> dict:
@@ -295,35 +229,24 @@ def main() -> None:
     seed = parser.parse_args().seed
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    record = {
-        "command": COMMAND + (f" --seed {seed}" if seed else ""),
-        **provenance(torch.device("cpu")),
-        "seed": seed,
-        "cpu_seconds": 0,
-        "tasks": {},
-    }
     tasks = {"grid": grid_task(), "digits": digits_task()}
-    facts = ("steps", "runs", "batch_size", "lr", "latent_dim", "hidden")
-    for name, task in tasks.items():
-        record["tasks"][name] = {fact: getattr(task, fact) for fact in facts} | {"rows": {}}
-    if OUT.exists():
-        new, record = record, json.loads(OUT.read_text())
-        if setup(new) != setup(record):
-            raise SystemExit(f"{OUT} holds runs of another seed or setup: move it away first")
+    facts = {name: {fact: getattr(task, fact) for fact in FACTS} for name, task in tasks.items()}
+    facts = {name: {**task, "rows": {}} for name, task in facts.items()}
+    command = "ablations.py" + (f" --seed {seed}" if seed else "")
+    record = go_on(OUT, new_record(command, seed=seed, cpu_seconds=0, tasks=facts), setup)
     for name, task in tasks.items():
         rows = record["tasks"][name]["rows"]
         for tip, settings in TIPS.items():
             if tip in rows:
                 continue
-            start, outcomes = time.process_time(), []
-            for first in range(0, task.runs, task.at_once):
-                outcomes += train_runs(task, settings, seed + first)
+            start = time.process_time()
+            outcomes = train_runs(task, settings, seed)
             seconds = time.process_time() - start
             rows[tip] = {"cpu_seconds": round(seconds, 1)}
             for key in outcomes[0]:
                 rows[tip][key] = [round(run[key], 4) for run in outcomes]
             record["cpu_seconds"] = round(record["cpu_seconds"] + seconds)
-            save(record)
+            write_record(OUT, record)
             print(name, tip, rows[tip], flush=True)
 
 

@@ -11,32 +11,29 @@ that code: one dropout mask for each forward pass, 4,500 training images, and to
 precision "medium" (bfloat16 factors on a CPU with AMX).
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from PIL import Image
+from common import RESULTS, new_record, scale_lr, verdict, write_grids
+from torch import Tensor
 
 from ganlib.data import load_images
-from ganlib.losses import gan_loss_d, gan_loss_g
-from ganlib.metrics import judge_digits, load_digit_classifier
+from ganlib.games import gan_loss_d, gan_loss_g
+from ganlib.metrics import load_digit_classifier
 from ganlib.models import MaxoutDiscriminator, MLPGenerator, uniform_init_
-from ganlib.plotting import image_array
-from ganlib.runs import provenance
+from ganlib.records import write_record
 from ganlib.trainer import Draw, State, generate, simultaneous_step, train
 
 STEPS, BATCH, SEEDS = 4000, 100, (0, 1, 2)
-FOLDER = Path(__file__).parents[1] / "book" / "results"
 
 
-def uniform_z(n: int, rng: torch.Generator) -> torch.Tensor:
+def uniform_z(n: int, rng: torch.Generator) -> Tensor:
     return (2 * torch.rand(n, 100, generator=rng) - 1) * math.sqrt(3)
 
 
-def new_state(seed: int, images: torch.Tensor) -> State:
+def new_state(seed: int, images: Tensor) -> State:
     """The paper's networks, their first weights, and the optimizers of the published code."""
     torch.manual_seed(seed)
     generator = MLPGenerator(pixel_means=images.float().mean(0) / 255)
@@ -50,10 +47,10 @@ def new_state(seed: int, images: torch.Tensor) -> State:
     return State(generator, discriminator, opt_g, opt_d, torch.Generator().manual_seed(seed))
 
 
-def sampler(images: torch.Tensor) -> Draw:
+def sampler(images: Tensor) -> Draw:
     """Batches of uint8 images, as float in [0, 1], with uniform latents."""
 
-    def draw(rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(rng: torch.Generator) -> tuple[Tensor, Tensor]:
         index = torch.randint(len(images), (BATCH,), generator=rng)
         return images[index].float() / 255, uniform_z(BATCH, rng)
 
@@ -64,15 +61,15 @@ def schedule(n_images: int) -> Callable[[State], None]:
     """Learning rate and momentum of the published code, from a state's step."""
 
     def before_step(state: State) -> None:
+        scale_lr(state, 1.000004**-state.step)
         epochs = state.step / (n_images // BATCH)
         for optimizer in (state.opt_g, state.opt_d):
-            optimizer.param_groups[0]["lr"] = 0.1 / 1.000004**state.step
             optimizer.param_groups[0]["momentum"] = 0.5 + 0.2 * min(epochs / 250, 1)
 
     return before_step
 
 
-def train_one(seed: int, images: torch.Tensor) -> State:
+def train_one(seed: int, images: Tensor) -> State:
     state = new_state(seed, images)
     train(state, sampler(images), gan_loss_d, gan_loss_g, until=STEPS, step=simultaneous_step,
           before_step=schedule(len(images)))  # fmt: skip
@@ -82,27 +79,17 @@ def train_one(seed: int, images: torch.Tensor) -> State:
 def main() -> None:
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
-    images, _ = load_images("mnist5k")
-    classifier, runs = load_digit_classifier(), []
-    FOLDER.mkdir(exist_ok=True)
+    images, classifier = load_images("mnist5k")[0], load_digit_classifier()
+    record = new_record("paper_settings_mnist5k.py", runs=[])
     for seed in SEEDS:
         start = time.time()
-        state = train_one(seed, images)
-        seconds = time.time() - start
-        z = uniform_z(1000, torch.Generator().manual_seed(100 + seed))
-        x_fake = generate(state.generator, z)
-        confidence, shares = judge_digits(x_fake, classifier)
-        run = {"seed": seed, "steps": STEPS, "seconds": round(seconds), "confidence": confidence}
-        runs.append(run | {"shares": shares.tolist()})
+        generator = train_one(seed, images).generator
+        run = {"seed": seed, "steps": STEPS, "seconds": round(time.time() - start)}
+        x_fake = generate(generator, uniform_z(1000, torch.Generator().manual_seed(100 + seed)))
+        record["runs"].append(run | verdict(x_fake, classifier))
         if seed == SEEDS[0]:
-            grid = (255 * image_array(x_fake[:64], columns=8)).astype("uint8")
-            Image.fromarray(grid).save(FOLDER / "07_paper_settings.png", optimize=True)
-    record = {
-        "command": "python benchmarks/paper_settings_mnist5k.py",
-        **provenance(torch.device("cpu")),
-        "runs": runs,
-    }
-    (FOLDER / "07_paper_settings.json").write_text(json.dumps(record, indent=1) + "\n")
+            write_grids(RESULTS / "07_paper_settings.png", [x_fake[:64]], 1)
+    write_record(RESULTS / "07_paper_settings.json", record)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
     python book/build.py [--size smoke|gpu]     pages in _build/html, or _build/SIZE/_build/html
 
-A chapter is stale when its code, its parameters, ganlib, its files in results/ or the version
-of Python or torch changed since it ran. Each executed chapter is kept in _build/<size>/executed.
+A chapter is stale when its code, its parameters, a module of ganlib that it imports (directly or
+through another), its files in results/ or the version of Python or torch changed since it ran. Each
+executed chapter is kept in _build/<size>/executed.
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -20,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pages
-import provenance
+import stamps
 import yaml
 
 BOOK = Path(__file__).resolve().parent
@@ -40,16 +42,34 @@ def presets(size: str) -> dict[str, dict]:
     return sizes[size]
 
 
+def library_of(sources: list[str]) -> list[Path]:
+    """The files of ganlib that code depends on: what it imports, and what that imports."""
+    found, todo = {}, [re.sub(r"(?m)^\s*[%!].*$", "pass", source) for source in sources]
+    while todo:
+        for node in ast.walk(ast.parse(todo.pop())):
+            names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
+            elif not isinstance(node, ast.Import):
+                continue
+            for name in names:
+                path = (ROOT / name.replace(".", "/")).with_suffix(".py")
+                if name.startswith("ganlib.") and path.exists() and path not in found:
+                    found[path] = path.read_text(encoding="utf-8")
+                    todo.append(found[path])
+    weights = (ROOT / "ganlib").glob("*.safetensors") if ROOT / "ganlib/models.py" in found else []
+    return sorted([*found, *weights])
+
+
 def key_of(chapter: Path, parameters: dict) -> str:
     """A hash of all that a chapter's outputs depend on."""
-    cells = json.loads(chapter.read_bytes())["cells"]
-    code = [(c["source"], c["metadata"].get("tags")) for c in cells if c["cell_type"] == "code"]
+    cells = [c for c in json.loads(chapter.read_bytes())["cells"] if c["cell_type"] == "code"]
+    code = [(c["source"], c["metadata"].get("tags")) for c in cells]
     digest = hashlib.sha256(json.dumps([parameters, code], sort_keys=True).encode())
     digest.update(f"{sys.version_info[:2]} {version('torch')}".encode())
-    library = [p for kind in ("py", "safetensors") for p in (ROOT / "ganlib").glob(f"*.{kind}")]
-    library = [p for p in library if p.stem not in ("cli", "runs", "__main__")]  # no chapter's
     results = (BOOK / "results").glob(f"{chapter.stem[:2]}_*")
-    for path in sorted([*library, *results]):
+    sources = ["".join(c["source"]) for c in cells]
+    for path in [*library_of(sources), *sorted(results)]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -80,7 +100,7 @@ def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[
     except Exception as error:  # a kernel that died, a disk that is full
         return time.time() - start, f"{type(error).__name__}: {error}"
     seconds = time.time() - start
-    provenance.stamp(part, key, seconds)
+    stamps.stamp(part, key, seconds)
     part.replace(executed)
     return seconds, ""
 

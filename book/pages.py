@@ -5,7 +5,7 @@ from base64 import b64decode, b64encode
 from pathlib import Path
 
 import nbformat
-import provenance
+import stamps
 import statements
 import yaml
 from PIL import Image
@@ -35,7 +35,7 @@ def sources(root: Path, executed: list[Path]) -> dict[str, bytes]:
                 if "cover" in cell.metadata.get("tags", []):  # the first picture of the book
                     files["book/_static/cover.png"] = b64decode(data["image/png"])
             cell.metadata.pop("papermill", None)
-        notebook.cells.append(provenance.foot(notebook, path.stem))
+        notebook.cells.append(stamps.foot(notebook, path.stem))
         for name in ("papermill", "run", "key"):
             notebook.metadata.pop(name, None)
         files[f"book/{path.name}"] = nbformat.writes(notebook).encode()

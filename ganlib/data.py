@@ -58,7 +58,7 @@ def load_images(
 
 def _data_root(root: str | Path | None) -> Path:
     if root is None:
-        root = os.environ.get("GANLIB_DATA")
+        root = os.environ.get("GANLIB_DATA") or None  # set, but empty: as if it were not
     if root is None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganlib"
     return Path(root).expanduser()
@@ -72,11 +72,11 @@ def _mnist5k(split: str) -> tuple[Tensor, Tensor]:
     images = torch.as_tensor(pixels, dtype=torch.uint8).reshape(-1, 1, 28, 28)
     labels = torch.as_tensor(classes, dtype=torch.int64)
     # The last 50 of each class, in the package's order, are the test set.
-    rank = torch.zeros_like(labels)
+    place = torch.zeros_like(labels)
     for digit in range(10):
         of_class = labels == digit
-        rank[of_class] = torch.arange(int(of_class.sum()))
-    chosen = rank < 450 if split == "train" else rank >= 450
+        place[of_class] = torch.arange(int(of_class.sum()))
+    chosen = place < 450 if split == "train" else place >= 450
     return images[chosen], labels[chosen]
 
 
@@ -89,23 +89,23 @@ def _torchvision_images(name: str, split: str, root: Path, download: bool) -> tu
         "cifar10": datasets.CIFAR10,
     }
     remedy = "set GANLIB_DATA to a folder that holds it, or use the data set 'mnist5k'"
-    make, train = classes[name], split == "train"
-    folder = "cifar-10-batches-py" if name == "cifar10" else make.__name__
-    if not (root / folder).exists():
+    make = classes[name]
+    inside = "cifar-10-batches-py" if name == "cifar10" else make.__name__
+    if not (root / inside).exists():
         if not download:
-            raise FileNotFoundError(f"no {name} in {root} (looked for {folder}/): {remedy}")
+            raise FileNotFoundError(f"no {name} in {root} (looked for {inside}/): {remedy}")
         try:
-            _download(make, root, folder)
+            _download(make, root, inside)
         except Exception as error:  # torchvision raises what urllib, the mirror or the disk gives
             raise ConnectionError(
                 f"{name} could not be downloaded into {root}: {error}; {remedy}"
             ) from error
     try:
-        _check_md5(root / folder)
-        dataset = make(str(root), train=train, download=False)
+        _check_md5(root / inside)
+        dataset = make(str(root), train=split == "train", download=False)
     except (RuntimeError, ValueError, OSError, AssertionError) as error:
         raise OSError(
-            f"{name} in {root / folder} is damaged or incomplete: {error}; delete that folder "
+            f"{name} in {root / inside} is damaged or incomplete: {error}; delete that folder "
             f"to have it downloaded again, {remedy}"
         ) from error
     if name == "cifar10":
@@ -113,42 +113,49 @@ def _torchvision_images(name: str, split: str, root: Path, download: bool) -> tu
     return dataset.data.unsqueeze(1), dataset.targets.to(torch.int64)
 
 
-def _download(make: Callable[..., object], root: Path, folder: str) -> None:
-    """Download beside `root / folder` and move into place only what is complete and checked."""
+def _download(make: Callable[..., object], root: Path, inside: str) -> None:
+    """Download beside `root / inside` and move into place only what is complete and checked."""
     root.mkdir(parents=True, exist_ok=True)
-    print(f"downloading {folder} into {root}", file=sys.stderr)
+    print(f"downloading {inside} into {root}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix=".downloading-", dir=root) as part:
         make(part, train=True, download=True)  # checks each archive's MD5, shows a bar
         make(part, train=False, download=True)
-        shutil.move(str(Path(part) / folder), str(root / folder))
+        shutil.move(str(Path(part) / inside), str(root / inside))
 
 
-def _check_md5(folder: Path) -> None:
-    for file, expected in _MD5.get(folder.name, {}).items():
-        path = folder / "raw" / file
+def _check_md5(unpacked: Path) -> None:
+    for file, expected in _MD5.get(unpacked.name, {}).items():
+        path = unpacked / "raw" / file
         found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         if found != expected:
             raise OSError(f"MD5 of {path.name} is {found}, expected {expected}")
 
 
 def image_sampler(
-    images: Tensor, batch_size: int, latent_dim: int
-) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
+    images: Tensor, batch_size: int, latent_dim: int, *, labels: Tensor | None = None
+) -> Callable[[torch.Generator], tuple[Tensor, ...]]:
     """A `draw(rng)` for `ganlib.trainer`: fresh (x_real, z) on the device of `images`.
 
     Real images are drawn with replacement from uint8 `images` and scaled to float in [0, 1];
-    z is standard normal of shape (batch_size, latent_dim).
+    z is standard normal of shape (batch_size, latent_dim). With `labels`, of shape (n,), the batch
+    is (x_real, z, y), and y holds the labels of x_real.
     """
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(
             f"uint8 images (n, c, h, w) expected, got {images.dtype} {tuple(images.shape)}"
         )
+    if labels is not None and (labels.shape != images.shape[:1] or labels.device != images.device):
+        raise ValueError(
+            f"a label for each of {len(images)} images on {images.device} expected, got "
+            f"{tuple(labels.shape)} on {labels.device}"
+        )
 
-    def draw(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(rng: torch.Generator) -> tuple[Tensor, ...]:
         device = images.device
         index = torch.randint(len(images), (batch_size,), generator=rng, device=device)
         z = torch.randn(batch_size, latent_dim, generator=rng, device=device)
-        return images[index].float() / 255, z
+        x_real = images[index].float() / 255
+        return (x_real, z) if labels is None else (x_real, z, labels[index])
 
     return draw
 

@@ -4,9 +4,33 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ganlib.models import DigitClassifier, load_weights
+from ganlib.guards import require_images, require_points
+from ganlib.models import load_weights
+
+
+class DigitClassifier(nn.Module):
+    """Small convolutional classifier, images (n, 1, 28, 28) in [0, 1] to logits (n, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 24, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(24, 48, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Linear(48 * 49, 64),
+            nn.ReLU(),
+        )
+        self.output = nn.Sequential(nn.Dropout(0.25), nn.Linear(64, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.features(x))
 
 
 class DigitReport(NamedTuple):
@@ -35,16 +59,21 @@ def judge_digits(images: Tensor, classifier: DigitClassifier) -> DigitReport:
 
     Read both: a generator that always draws the same perfect 1 has the highest confidence.
     """
-    shape = tuple(images.shape)
-    if shape[1:] != (1, 28, 28) or not len(images) or not images.is_floating_point():
-        raise ValueError(
-            f"float images (n >= 1, 1, 28, 28) in [0, 1] expected, got {images.dtype} {shape}"
-        )
+    require_images(images, (1, 28, 28))
     with torch.no_grad():
         logits = torch.cat([classifier(part) for part in images.split(1000)])
     confidence, digits = logits.softmax(1).max(1)
     shares = torch.bincount(digits, minlength=10) / len(images)
     return DigitReport(confidence.mean().item(), shares.cpu())
+
+
+def classifier_features(images: Tensor, classifier: DigitClassifier) -> Tensor:
+    """What the classifier's last layer reads, (n, 64), of images (n, 1, 28, 28) in [0, 1].
+
+    The features over which the book takes Fréchet distances, precision and recall of digits.
+    """
+    with torch.no_grad():
+        return torch.cat([classifier.features(part) for part in images.split(1000)])
 
 
 def wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
@@ -57,6 +86,25 @@ def wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
             f"two samples (n,) of equal size expected, got {tuple(x.shape)} and {tuple(y.shape)}"
         )
     return (x.sort().values - y.sort().values).abs().mean()
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|^2 of points (n, d) and (m, d): (n, m), in float64; equal points are at 0.
+
+    As |x|^2 + |y|^2 - 2 x.y, one product of matrices. For points close to each other and far from
+    the origin the terms cancel but for rounding: so they are taken in double precision and from
+    the mean of y, and what rounding leaves of 0 is cleared: distances below some 3e-7 of the
+    points' own distance from that mean. In few dimensions the differences themselves are squared.
+    ValueError for other shapes and for points that are not finite.
+    """
+    require_points(x, y)
+    center = y.double().mean(0)
+    x, y = x.double() - center, y.double() - center
+    if x.shape[1] <= 16:
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    squares = x.square().sum(1, keepdim=True) + y.square().sum(1)
+    squared = torch.addmm(squares, x, y.T, alpha=-2)
+    return squared.masked_fill_(squared < squares.mul_(1e-13), 0.0)
 
 
 class ModeCoverage(NamedTuple):
@@ -73,18 +121,15 @@ def mode_coverage(samples: Tensor, centers: Tensor, std: float) -> ModeCoverage:
     it is the nearest one of such a sample. A perfect sampler in the plane has a share of
     1 - exp(-9 / 2) = 0.989. Source: Lin et al. (2018), PacGAN, section 4.1.
     """
-    if samples.ndim != 2 or centers.ndim != 2 or samples.shape[1] != centers.shape[1]:
-        raise ValueError(
-            "samples (n, d) and centers (k, d) expected, got "
-            f"{tuple(samples.shape)} and {tuple(centers.shape)}"
-        )
-    distance, nearest = torch.cdist(samples, centers).min(1)
-    good = distance <= 3 * std
+    if not len(samples) or not std > 0:
+        raise ValueError(f"samples and a std > 0 expected, got {len(samples)} and std {std}")
+    squared, nearest = squared_distances(samples, centers).min(1)
+    good = squared <= (3 * std) ** 2
     return ModeCoverage(len(nearest[good].unique()), good.float().mean().item())
 
 
 def parzen_log_likelihood(
-    x: Tensor, samples: Tensor, bandwidth: float, *, batch_size: int = 100
+    x: Tensor, samples: Tensor, bandwidth: float, *, batch_size: int = 500
 ) -> Tensor:
     """Log density, (n,) in nats, of x under a Gaussian of width `bandwidth` around each sample.
 
@@ -101,7 +146,7 @@ def parzen_log_likelihood(
     dim = x.shape[1]
     parts = []
     for part in x.split(batch_size):
-        squared = torch.cdist(part, samples) ** 2
+        squared = squared_distances(part, samples)
         log_mean = (-squared / (2 * bandwidth**2)).logsumexp(1) - math.log(len(samples))
         parts.append(log_mean - dim * math.log(bandwidth * math.sqrt(2 * math.pi)))
     return torch.cat(parts)
@@ -114,17 +159,18 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     value depends on the features, and is called FID only on those of one Inception network.
     Source: Dowson and Landau (1982); Heusel et al. (2017), equation (6).
     """
-    if features_a.ndim != 2 or features_a.shape[1:] != features_b.shape[1:]:
+    require_points(features_a, features_b)
+    if min(len(features_a), len(features_b)) < 2:
         raise ValueError(
-            "features (n, d) and (m, d) expected, got "
-            f"{tuple(features_a.shape)} and {tuple(features_b.shape)}"
+            f"two features or more expected, got {len(features_a)} and {len(features_b)}"
         )
     a, b = features_a.double(), features_b.double()
     squared_shift = (a.mean(0) - b.mean(0)).square().sum()
     cov_a, cov_b = torch.atleast_2d(a.T.cov(), b.T.cov())  # on a line cov() is a single number
     # The trace of (C_a C_b)^(1/2) is the sum of the square roots of the eigenvalues of C_a C_b.
     eigenvalues = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0)
-    return (squared_shift + cov_a.trace() + cov_b.trace() - 2 * eigenvalues.sqrt().sum()).item()
+    squared = squared_shift + cov_a.trace() + cov_b.trace() - 2 * eigenvalues.sqrt().sum()
+    return max(squared.item(), 0.0)  # of equal sets rounding leaves it a little below 0
 
 
 class PrecisionRecall(NamedTuple):
@@ -152,8 +198,8 @@ def precision_and_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRec
 
 def _share_covered(points: Tensor, manifold: Tensor, k: int) -> float:
     # The nearest neighbor of a point in its own set is the point itself: k + 1.
-    radii = torch.cdist(manifold, manifold).kthvalue(k + 1).values
-    inside = (torch.cdist(points, manifold) <= radii).any(1)
+    radii = squared_distances(manifold, manifold).kthvalue(k + 1).values
+    inside = (squared_distances(points, manifold) <= radii).any(1)
     return inside.float().mean().item()
 
 
@@ -162,8 +208,8 @@ def nearest_neighbors(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 
     Both results have shape (n,). Distances are over pixels, in the images' unit.
     """
-    distance, index = torch.cdist(images.flatten(1), others.flatten(1)).min(1)
-    return distance, index
+    squared, index = squared_distances(images.flatten(1), others.flatten(1)).min(1)
+    return squared.sqrt(), index
 
 
 class ParzenScore(NamedTuple):
@@ -174,7 +220,7 @@ class ParzenScore(NamedTuple):
     bandwidth: float
 
 
-def parzen_score(samples: Tensor, x_choose: Tensor, x_score: Tensor) -> ParzenScore:
+def parzen_score(x_choose: Tensor, x_score: Tensor, samples: Tensor) -> ParzenScore:
     """Parzen window score of samples: bandwidth chosen on `x_choose`, then taken on `x_score`.
 
     The bandwidth is the best in the mean of ten from 0.1 to 1, equally spaced in the logarithm,
@@ -185,65 +231,3 @@ def parzen_score(samples: Tensor, x_choose: Tensor, x_score: Tensor) -> ParzenSc
     best = bandwidths[max(range(len(means)), key=means.__getitem__)]
     values = parzen_log_likelihood(x_score, samples, best)
     return ParzenScore(values.mean().item(), (values.std() / len(values) ** 0.5).item(), best)
-
-
-class Comparison(NamedTuple):
-    """One measure, of real held-out images and of generated ones, and the sizes it was taken on."""
-
-    measure: str
-    real: float
-    fake: float
-    sizes: str
-
-
-def evaluate_images(
-    x_train: Tensor,
-    x_test: Tensor,
-    x_fake: Tensor,
-    classifier: DigitClassifier | None = None,
-    *,
-    rng: torch.Generator,
-) -> list[Comparison]:
-    """All measures of chapter 9, of generated images beside real ones; float images in [0, 1].
-
-    Real images are held-out ones, as many as are generated or as there are; only as samples of a
-    Parzen window, which is scored on those, they are training images. What depends on the number
-    of images (features, Parzen window) is taken on equally many real and generated ones.
-    `classifier` judges digits: without it the measures that need it are left out. `rng`, on the
-    CPU, draws the images that are taken where not all are.
-    """
-    x_train, x_test = (x[torch.randperm(len(x), generator=rng)] for x in (x_train, x_test))
-    x_real, half, m = x_test[: len(x_fake)], len(x_test) // 2, min(len(x_train), len(x_fake))
-    n, rows = len(x_real), []
-
-    def add(measure: str, real: float, fake: float, sizes: str) -> None:
-        rows.append(Comparison(measure, real, fake, sizes))
-
-    if classifier is not None:
-        a, b = judge_digits(x_real, classifier), judge_digits(x_fake, classifier)
-        sizes = f"{n} real, {len(x_fake)} generated"
-        add("classifier confidence", a.confidence, b.confidence, sizes)
-        add("smallest class share", a.shares.min().item(), b.shares.min().item(), sizes)
-        with torch.no_grad():
-            reference, real, fake = (
-                torch.cat([classifier.features(part) for part in x[:n].split(1000)])
-                for x in (x_train, x_real, x_fake)
-            )
-        sizes = f"{len(real)} real, {len(fake)} generated against {len(reference)} training images"
-        distances = frechet_distance(reference, real), frechet_distance(reference, fake)
-        add("Fréchet distance of features", *distances, sizes)
-        a, b = precision_and_recall(reference, real), precision_and_recall(reference, fake)
-        add("precision, k = 3", a.precision, b.precision, sizes)
-        add("recall, k = 3", a.recall, b.recall, sizes)
-    a, b = (parzen_score(x[:m], x_test[:half], x_test[half:]) for x in (x_train, x_fake))
-    sizes = f"{m} samples, bandwidth by {half} test images, {len(x_test) - half} scored"
-    add("Parzen log-likelihood, nats", a.nats, b.nats, sizes)
-    add("its standard error", a.standard_error, b.standard_error, sizes)
-    add("its bandwidth", a.bandwidth, b.bandwidth, sizes)
-    a, b = (
-        torch.cat([nearest_neighbors(part, x_train)[0] for part in x.split(500)]).mean().item()
-        for x in (x_real, x_fake)
-    )
-    sizes = f"{n} real, {len(x_fake)} generated against {len(x_train)} training images"
-    add("distance to nearest image", a, b, sizes)
-    return rows

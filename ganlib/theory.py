@@ -40,8 +40,9 @@ def optimal_discriminator(p_data: Tensor, p_g: Tensor) -> Tensor:
 def value(d: Tensor, p_data: Tensor, p_g: Tensor, dx: float) -> Tensor:
     """V(D, G) = integral of p_data log D + p_g log(1 - D), in nats; at most 2 JSD - log 4.
 
-    `d` holds D(x) in [0, 1] on the grid. Logarithms are clamped at -100, as in torch's
-    `binary_cross_entropy`, so that a D that rounds to 0 or 1 gives a finite value.
+    The bound is that of densities of mass exactly 1. `d` holds D(x) in [0, 1] on the grid.
+    Logarithms are clamped at -100, as in torch's `binary_cross_entropy`, so that a D that rounds
+    to 0 or 1 gives a finite value.
     Errors: ValueError as in `js_divergence`, and for d outside [0, 1].
     Source: Goodfellow et al. (2014), equation (1), with the second expectation taken over x.
     """

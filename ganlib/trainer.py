@@ -6,21 +6,17 @@ trained, on what and by which loss is passed in:
 draw(rng)                               one fresh batch, in whatever form the losses read it
 loss_d(generator, discriminator, batch) D's scalar loss, and detached scalars to record
 loss_g(generator, discriminator, batch) the same for G
+
+A player is what its optimizer moves: its gradient is taken with respect to exactly those weights,
+whichever network they lie in, and to no others.
 """
 
-import io
-import os
-import pickle
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils import get_total_norm
@@ -28,41 +24,80 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ganlib.compiled import compiled_step
+from ganlib.guards import (
+    check_average,
+    check_players,
+    require_at_least,
+    require_finite,
+    require_some_gradient,
+)
+from ganlib.history import History
 
 Draw = Callable[[torch.Generator], Any]
 Loss = Callable[[Module, Module, Any], tuple[Tensor, dict[str, Tensor]]]
+LOSSES = "loss/D", "loss/G"  # their names in the history
 
 
-class History:
-    """What training recorded: named scalars by step, and snapshots.
+def weights_of(optimizer: Optimizer) -> list[Tensor]:
+    """The trainable weights that an optimizer moves."""
+    return [w for group in optimizer.param_groups for w in group["params"] if w.requires_grad]
 
-    `series("loss/D")` is a pair of arrays, steps and values. Names: "loss/D", "loss/G" and what
-    the losses log, at every step; "grad/D", "grad/G" (Euclidean norms over all weights) at every
-    `log_every`-th step and at the last. `snapshots[step]` is what `snapshot(generator)` returned
-    after that step.
+
+def compute_gradients(
+    loss_function: Loss, state: "State", batch: Any, optimizer: Optimizer
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Evaluate one player's loss on a batch and leave its gradients in the player's weights.
+
+    Weights that this loss does not depend on get no gradient, and the optimizer leaves them as they
+    are; ValueError if that is so for all of them.
     """
+    optimizer.zero_grad()
+    loss, logs = loss_function(state.generator, state.discriminator, batch)
+    weights = weights_of(optimizer)
+    loss.backward(inputs=weights)
+    require_some_gradient(loss_function, weights)
+    return loss.detach(), logs
 
-    def __init__(self) -> None:
-        self.scalars: dict[str, list[tuple[int, float]]] = {}
-        self.snapshots: dict[int, Any] = {}
 
-    def record(self, step: int, values: dict[str, float]) -> None:
-        for name, number in values.items():
-            self.scalars.setdefault(name, []).append((step, number))
+def train_step(
+    state: "State", draw: Draw, loss_d: Loss, loss_g: Loss, n_critic: int
+) -> dict[str, Tensor]:
+    """One round of Algorithm 1: n_critic updates of D, then one of G, each on a fresh batch.
 
-    def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        if name not in self.scalars:
-            raise ValueError(f"one of {sorted(self.scalars)} expected, got {name!r}")
-        rows = self.scalars[name]
-        return np.array([step for step, _ in rows]), np.array([value for _, value in rows])
+    Source: Goodfellow et al. (2014), Algorithm 1, where n_critic is called k.
+    """
+    for _ in range(n_critic):
+        value_d, logs_d = compute_gradients(loss_d, state, draw(state.rng), state.opt_d)
+        state.opt_d.step()
+    value_g, logs_g = compute_gradients(loss_g, state, draw(state.rng), state.opt_g)
+    state.opt_g.step()
+    return {"loss/D": value_d, **logs_d, "loss/G": value_g, **logs_g}
+
+
+def simultaneous_step(
+    state: "State", draw: Draw, loss_d: Loss, loss_g: Loss, n_critic: int
+) -> dict[str, Tensor]:
+    """As `train_step`, but G's gradient is taken before D's last update is made.
+
+    Source: the code published with Goodfellow et al. (2014), with n_critic = 1.
+    """
+    for i in range(n_critic):
+        value_d, logs_d = compute_gradients(loss_d, state, draw(state.rng), state.opt_d)
+        if i < n_critic - 1:
+            state.opt_d.step()
+    value_g, logs_g = compute_gradients(loss_g, state, draw(state.rng), state.opt_g)
+    state.opt_d.step()
+    state.opt_g.step()
+    return {"loss/D": value_d, **logs_d, "loss/G": value_g, **logs_g}
 
 
 @dataclass
 class State:
     """All that training changes. `rng` draws the batches; `step` counts finished steps.
 
-    `average`, if wanted, is a running average of G's weights (`running_average`).
+    A player may be several networks, as one module that holds them. `average`, if wanted, is a
+    running average of G's weights (`running_average`). On a CPU the weights of convolutions are
+    laid out with the channels last, which is faster there (book/results/speed.json).
     """
 
     generator: Module
@@ -74,130 +109,23 @@ class State:
     history: History = field(default_factory=History)
     average: AveragedModel | None = None
 
+    def __post_init__(self) -> None:
+        networks = [self.generator, self.discriminator, *([self.average] if self.average else [])]
+        for weight in (w for network in networks for w in network.parameters()):
+            if weight.ndim == 4 and weight.device.type == "cpu":
+                weight.data = weight.data.to(memory_format=torch.channels_last)
+
     @property
     def sampling_generator(self) -> Module:
         """The generator to draw samples from: the running average if there is one, else G."""
         return self.generator if self.average is None else self.average.module
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact resume needs, as plain containers of tensors and numbers."""
-        parts = {name: getattr(self, name).state_dict() for name in self._parts()}
-        scalars = self.history.scalars.items()
-        return parts | {
-            "step": self.step,
-            "scalars": {name: torch.tensor(rows, dtype=torch.float64) for name, rows in scalars},
-            "snapshots": self.history.snapshots,
-            "random": self.random_states(),
-        }
-
-    def load_state_dict(self, contents: dict[str, Any]) -> None:
-        """Go back to what `state_dict()` returned, into networks and optimizers of one make.
-
-        ValueError for contents that do not fit; the state is then to be thrown away.
-        """
-        expected = {*self._parts(), "step", "scalars", "snapshots", "random"}
-        if contents.keys() != expected:
-            raise ValueError(
-                f"a training state with {sorted(expected)} expected, got {sorted(contents)}"
-            )
-        self.set_random_states(contents["random"])
-        try:
-            for name in self._parts():
-                getattr(self, name).load_state_dict(contents[name])
-        except Exception as error:  # torch has many
-            raise ValueError(f"the saved {name} does not fit this state") from error
-        self.step = contents["step"]
-        scalars = {name: rows.tolist() for name, rows in contents["scalars"].items()}
-        self.history.scalars = {n: [(int(s), v) for s, v in rows] for n, rows in scalars.items()}
-        self.history.snapshots = dict(contents["snapshots"])
-
-    def random_states(self) -> dict[str, Any]:
-        """The states of `rng` and of torch's own random numbers (dropout) in this process.
-
-        Not those of Python's `random` and of NumPy, from which nothing in ganlib draws.
-        """
-        device = next(self.generator.parameters()).device
-        own = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-        own += [torch.mps.get_rng_state()] if device.type == "mps" else []
-        rng, cpu = self.rng.get_state(), torch.get_rng_state()
-        return {"devices": [self.rng.device.type, device.type], "rng": rng, "cpu": cpu, "own": own}
-
-    def set_random_states(self, states: dict[str, Any]) -> None:
-        """Go back to what `random_states()` returned; random numbers differ between devices."""
-        device = next(self.generator.parameters()).device
-        devices = [self.rng.device.type, device.type]
-        if states["devices"] != devices:
-            raise ValueError(
-                f"random states of rng and networks on {devices} expected, got {states['devices']}"
-            )
-        self.rng.set_state(states["rng"].cpu())
-        torch.set_rng_state(states["cpu"].cpu())
-        for own in states["own"]:
-            if device.type == "cuda":
-                torch.cuda.set_rng_state(own.cpu(), device)
-            else:
-                torch.mps.set_rng_state(own.cpu())
-
-    def _parts(self) -> list[str]:
-        parts = ["generator", "discriminator", "opt_g", "opt_d"]
-        return parts if self.average is None else [*parts, "average"]
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends without an error.
-
-    It is written beside its place, flushed to the disk and then renamed, so that a kill at any
-    moment leaves the previous file, whole. OSError names `path`.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        why = error.strerror or error
-        raise OSError(f"{path} cannot be written ({why}): it stays as it was") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
-    """Write containers of tensors and numbers, such as `state.state_dict()`, to a file.
-
-    The file is complete at every moment, and can be loaded: ValueError for other contents (an
-    array of NumPy, a figure), which leaves the previous file.
-    """
-    buffer = io.BytesIO()  # torch.save hides the OSError of a full disk
-    torch.save(contents, buffer)
-    buffer.seek(0)
-    try:
-        torch.load(buffer, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"tensors, numbers, strings and containers of them expected: {error}"
-        ) from error
-    with replacing(path) as file:
-        file.write(buffer.getbuffer())
-
-
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `save_checkpoint` wrote; no code in the file is run.
-
-    OSError (FileNotFoundError, ...) for a file that cannot be read, ValueError for a foreign one.
-    """
-    with open(path, "rb") as file:
-        try:
-            contents = torch.load(file, map_location=device, weights_only=True)
-        except Exception as error:  # whatever foreign bytes do to an unpickler
-            raise ValueError(f"a checkpoint of ganlib expected, {path} is none") from error
-    if not isinstance(contents, dict):
-        raise ValueError(f"a checkpoint of ganlib expected, {path} holds {type(contents).__name__}")
-    return contents
+    def gradient_norms(self) -> dict[str, Tensor]:
+        """The Euclidean norms of both players' last gradients."""
+        players = {"grad/D": self.opt_d, "grad/G": self.opt_g}
+        gradients = {n: [w.grad for w in weights_of(o) if w.grad is not None]
+                     for n, o in players.items()}  # fmt: skip
+        return {name: get_total_norm(tensors) for name, tensors in gradients.items()}
 
 
 def running_average(generator: Module, decay: float) -> AveragedModel:
@@ -210,98 +138,22 @@ def running_average(generator: Module, decay: float) -> AveragedModel:
     return AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
-def average_gradients(state: State) -> None:
-    """From now on each optimizer step takes the mean gradient over all processes.
+def generate(network: Module, *inputs: Tensor, batch_size: int = 1000) -> Tensor:
+    """network(*inputs) without gradients and in evaluation mode (batch norm by its running means).
 
-    To be called once in each process of a `torch.distributed` group, with a `state` whose `draw`
-    gives that process its share of the batch: for losses that are means over samples the mean of
-    the processes' gradients is the gradient of the whole batch. The networks become rank 0's and
-    stay equal; batch norm takes its means and variances, and the history its losses, from each
-    process's own share.
+    The inputs (n, ...), latents for example and labels, are passed on in parts of `batch_size`.
     """
-
-    def average(optimizer: Optimizer, *_: Any) -> None:
-        weights = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in weights if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        parts = flat.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-    for network, optimizer in ((state.generator, state.opt_g), (state.discriminator, state.opt_d)):
-        for tensor in network.state_dict().values():
-            dist.broadcast(tensor, src=0)
-        optimizer.register_step_pre_hook(average)
-
-
-def generate(generator: Module, z: Tensor, batch_size: int = 1000) -> Tensor:
-    """G(z) without gradients and in evaluation mode (batch norm by its running statistics)."""
-    was_training = generator.training
-    generator.eval()
+    if not inputs or len({len(x) for x in inputs}) > 1:
+        raise ValueError(f"inputs of one length expected, got lengths {[len(x) for x in inputs]}")
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
     try:
         with torch.no_grad():
-            return torch.cat([generator(part) for part in z.split(batch_size)])
+            parts = zip(*(x.split(batch_size) for x in inputs), strict=True)
+            return torch.cat([network(*part) for part in parts])
     finally:
-        generator.train(was_training)
-
-
-def compute_gradients(
-    loss_function: Loss, state: State, batch: Any, optimizer: Optimizer
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Evaluate one player's loss on a batch and leave its gradients in the player's weights."""
-    optimizer.zero_grad()
-    loss, logs = loss_function(state.generator, state.discriminator, batch)
-    loss.backward()
-    return loss.detach(), logs
-
-
-def train_step(
-    state: State, draw: Draw, loss_d: Loss, loss_g: Loss, n_critic: int
-) -> dict[str, Tensor]:
-    """One round of Algorithm 1: n_critic updates of D, then one of G, each on a fresh batch.
-
-    Source: Goodfellow et al. (2014), Algorithm 1, where n_critic is called k.
-    """
-    for _ in range(n_critic):
-        value_d, logs_d = compute_gradients(loss_d, state, draw(state.rng), state.opt_d)
-        state.opt_d.step()
-    with frozen(state.discriminator):
-        value_g, logs_g = compute_gradients(loss_g, state, draw(state.rng), state.opt_g)
-    state.opt_g.step()
-    return {"loss/D": value_d, **logs_d, "loss/G": value_g, **logs_g}
-
-
-def simultaneous_step(
-    state: State, draw: Draw, loss_d: Loss, loss_g: Loss, n_critic: int
-) -> dict[str, Tensor]:
-    """As `train_step`, but G's gradient is taken before D's last update is made.
-
-    Source: the code published with Goodfellow et al. (2014), with n_critic = 1.
-    """
-    for i in range(n_critic):
-        value_d, logs_d = compute_gradients(loss_d, state, draw(state.rng), state.opt_d)
-        if i < n_critic - 1:
-            state.opt_d.step()
-    with frozen(state.discriminator):
-        value_g, logs_g = compute_gradients(loss_g, state, draw(state.rng), state.opt_g)
-    state.opt_d.step()
-    state.opt_g.step()
-    return {"loss/D": value_d, **logs_d, "loss/G": value_g, **logs_g}
-
-
-@contextmanager
-def frozen(network: Module) -> Iterator[None]:
-    """No gradients for this network's weights inside the block; gradients still pass through."""
-    weights = [p for p in network.parameters() if p.requires_grad]
-    for p in weights:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in weights:
-            p.requires_grad_(True)
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def train(
@@ -315,47 +167,39 @@ def train(
     log_every: int = 50,
     step: Callable[..., dict[str, Tensor]] = train_step,
     before_step: Callable[[State], None] | None = None,
-    snapshot: Callable[[Module], Any] | None = None,
+    snapshot: Callable[[State], Any] | None = None,
     snapshot_at: Collection[int] | None = None,
     checkpoint: Callable[[State], None] | None = None,
     checkpoint_every: int = 1000,
     progress: bool = True,
-    compile: bool = False,
 ) -> History:
     """Train until `state.step` is `until` steps; a finished state is left as it is.
 
     `until` is absolute, so that an interrupted call goes on when it is made again.
     `before_step(state)` sets what depends on the step (a learning rate, a noise level) from
-    `state.step`. `snapshot(generator)` is called with the running average of G if there is one,
-    after the steps in `snapshot_at` (0 is before the first; default: every logged step).
-    `checkpoint(state)` is called before the first step, after every `checkpoint_every`-th and after
-    the last, with nothing pending; `save_checkpoint(path, state.state_dict())` makes it durable.
-    `progress` shows a bar. `compile` makes `train_step` one compiled graph (`compiled_step`).
-    Numbers are read from the device every `log_every` steps; a loss that is not finite then
-    stops training with FloatingPointError, which names it and its step.
+    `state.step`. `snapshot(state)` is called after the steps in `snapshot_at` (0 is before the
+    first; default: 0 and every `log_every`-th). `checkpoint(state)` is called before the first
+    step, after every `checkpoint_every`-th and after the last, with nothing pending
+    (`ganlib.runs.checkpoint`). `progress` shows a bar.
+    Numbers are read from the device every `log_every` steps. A loss, gradient or weight that is not
+    finite then stops training with FloatingPointError, before a checkpoint could keep it.
+    ValueError for optimizers or an average that do not fit the networks (`ganlib.guards`).
     """
-    if until < 0 or min(n_critic, log_every, checkpoint_every) < 1:
-        raise ValueError(
-            "until >= 0, n_critic >= 1, log_every >= 1 and checkpoint_every >= 1 expected, got "
-            f"until={until}, n_critic={n_critic}, log_every={log_every}, "
-            f"checkpoint_every={checkpoint_every}"
-        )
-    if compile and step is not train_step:
-        raise ValueError(f"compile=True with step=train_step expected, got step={step!r}")
+    require_at_least(0, until=until)
+    require_at_least(1, n_critic=n_critic, log_every=log_every, checkpoint_every=checkpoint_every)
+    _check_fit(state)
     history, pending = state.history, []
 
     def take_snapshot() -> None:
         wanted = state.step % log_every == 0 if snapshot_at is None else state.step in snapshot_at
         if snapshot is not None and wanted and state.step not in history.snapshots:
-            history.snapshots[state.step] = snapshot(state.sampling_generator)
+            history.snapshots[state.step] = snapshot(state)
 
     take_snapshot()
     if state.step >= until:
         return history
     if checkpoint is not None and state.step == 0:
         checkpoint(state)
-    if compile:
-        step = compiled_step(state, loss_d, loss_g, n_critic)
     hide, first = not progress, state.step
     bar = tqdm(total=until, initial=first, unit="step", file=sys.stdout, ncols=76, disable=hide)
     try:
@@ -366,46 +210,36 @@ def train(
             state.step += 1
             if state.average is not None:
                 state.average.update_parameters(state.generator)
-            if state.step % log_every == 0 or state.step == until:
-                _read_back(history, pending)
-                history.record(state.step, _gradient_norms(state))
-                losses = {name: history.scalars[name][-1][1] for name in ("loss/D", "loss/G")}
-                bar.set_postfix(losses, refresh=False)
+            last = state.step == until
+            keep = checkpoint is not None and (last or state.step % checkpoint_every == 0)
+            log = last or state.step % log_every == 0
+            if keep or log:
+                _look(state, pending, log)
+                bar.set_postfix(history.last(*LOSSES), refresh=False)
                 bar.update(state.step - bar.n)
             take_snapshot()
-            if checkpoint is not None and (
-                state.step % checkpoint_every == 0 or state.step == until
-            ):
-                _read_back(history, pending)
+            if checkpoint is not None and keep:
                 checkpoint(state)
     finally:
-        _read_back(history, pending)
+        history.read_back(pending)
         bar.close()
     return history
 
 
-def _read_back(history: History, pending: list[tuple[int, dict[str, Tensor]]]) -> None:
-    """Move pending scalars into the history by one transfer, and empty `pending`."""
-    if not pending:
-        return
-    numbers = torch.stack([v.float() for _, logs in pending for v in logs.values()]).tolist()
-    rows, position = list(pending), 0
-    pending.clear()
-    for step, logs in rows:
-        values = dict(zip(logs, numbers[position : position + len(logs)], strict=True))
-        position += len(logs)
-        for name, number in values.items():
-            if not np.isfinite(number):
-                raise FloatingPointError(
-                    f"{name} is {number} at step {step}: training stopped. Common causes: a "
-                    "learning rate that is too high, or a logarithm of a sigmoid in the loss"
-                )
-        history.record(step, values)
+def _check_fit(state: State) -> None:
+    by_g, by_d = weights_of(state.opt_g), weights_of(state.opt_d)
+    check_players(state.generator, state.discriminator, by_g, by_d)
+    check_average(state.generator, state.average)
 
 
-def _gradient_norms(state: State) -> dict[str, float]:
-    norms = {}
-    for name, network in (("grad/D", state.discriminator), ("grad/G", state.generator)):
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        norms[name] = get_total_norm(gradients).item()
-    return norms
+def _look(state: State, pending: list[tuple[int, dict[str, Tensor]]], log: bool) -> None:
+    """Read back what is pending; refuse what is not finite, or no longer fits; log the norms."""
+    state.history.read_back(pending)
+    norms = {name: norm.tolist() for name, norm in state.gradient_norms().items()}
+    moved = {"weights/D": weights_of(state.opt_d), "weights/G": weights_of(state.opt_g)}
+    sizes = {name: get_total_norm(weights).item() for name, weights in moved.items()}
+    for name, number in {**norms, **sizes}.items():
+        require_finite(f"the norm of {name}", number, state.step)
+    if log:
+        state.history.record(state.step, norms)
+    _check_fit(state)

@@ -44,3 +44,14 @@ def full_data() -> Path:
     if not (root / "MNIST").exists() or not (root / "FashionMNIST").exists():
         pytest.skip("needs full MNIST and Fashion-MNIST: set GANLIB_DATA to their folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 60 steps of the convolutional pair, by the command line; tests leave it as it is."""
+    from cli_builders import done
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done("train", "conv", "--device", "cpu", "--batch-size", 16, "--lr", 1e-3, "--lr-d", 5e-4,
+         "--seed", 7, "--steps", 60, "--sample-every", 25, "--out", out)  # fmt: skip
+    return out

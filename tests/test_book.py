@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
 from build import chapters, key_of, presets  # noqa: E402
 from pages import renew_text  # noqa: E402
-from provenance import foot  # noqa: E402
+from stamps import foot  # noqa: E402
 from statements import checks_of, titles_of  # noqa: E402
 from tidy import stamped  # noqa: E402
 
@@ -84,7 +84,7 @@ def bare(function: ast.FunctionDef) -> str:
     first = body[0]
     if isinstance(first, ast.Expr | ast.Assign) and isinstance(first.value, ast.Call):
         called = first.value.func
-        if isinstance(called, ast.Name) and called.id.startswith("_"):
+        if isinstance(called, ast.Name) and called.id.startswith(("_", "require_")):
             body = body[1:]
     while isinstance(body[0], ast.If) and all(isinstance(s, ast.Raise) for s in body[0].body):
         body = body[1:]
@@ -125,16 +125,96 @@ def test_taught_function_equals_the_librarys(chapter, module, name, source):
     assert bare(functions(source)[name]) == bare(theirs), f"{chapter} teaches another {name}"
 
 
-def test_every_function_of_theory_and_losses_is_taught_once():
+def test_every_function_of_the_teaching_core_is_taught_once():
     names = [(module, name) for _, module, name, _ in taught()]
     assert len(names) == len(set(names)), "a function is taught twice"
     wanted = {
         "theory": ["optimal_discriminator", "value", "kl_divergence", "js_divergence"],
         "losses": ["real_loss", "fake_loss", "discriminator_loss", "minimax_generator_loss"]
-        + ["nonsaturating_generator_loss", "gan_loss_d", "gan_loss_g"],
-        "trainer": ["train_step", "compute_gradients"],
+        + ["nonsaturating_generator_loss"],
+        "games": ["gan_loss_d", "gan_loss_g"],
+        "trainer": ["weights_of", "compute_gradients", "train_step", "simultaneous_step"],
     }
     assert {(m, n) for m, ns in wanted.items() for n in ns} <= set(names)
+
+
+# --- names and form of the code --------------------------------------------------------------
+
+
+def trees(chapter: Path) -> list[ast.Module]:
+    """The syntax trees of a chapter's code cells, without lines for the notebook's shell."""
+    sources = [c.source for c in cells(chapter, "code")]
+    return [ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source)) for source in sources]
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """All names and attributes that code reads, writes, or takes as a parameter."""
+    nodes = list(ast.walk(node))
+    found = {n.id for n in nodes if isinstance(n, ast.Name)}
+    found |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    return found | {n.arg for n in nodes if isinstance(n, ast.arg)}
+
+
+def painters(tree: ast.Module) -> set[str]:
+    """The functions of a source that touch a figure or its axes."""
+    canvas = {"ax", "axes", "fig", "new_figure", "imshow", "plot"}
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    return {f.name for f in functions if names_in(f) & canvas}
+
+
+def test_painters_are_told_from_samplers():
+    source = """
+def draw_field(ax):
+    ax.quiver(0, 0, 1, 1)
+def draw_frame(i):
+    return plotting.show_images(images[i]), plotting.new_figure()
+def draw_wide(rng):
+    return sample_mixture(wide_ring, 128, rng), torch.randn(128, 2, generator=rng)
+"""
+    assert painters(ast.parse(source)) == {"draw_field", "draw_frame"}
+
+
+@each_chapter
+def test_draw_samples_a_batch_and_makes_no_figure(chapter):
+    for tree in trees(chapter):
+        assert not [name for name in painters(tree) if name.startswith("draw")]
+        assert not [
+            name for name in names_in(tree) if re.match("draw_(images|roles|history)", name)
+        ]
+
+
+@each_chapter
+def test_a_function_and_a_variable_do_not_share_a_name(chapter):
+    functions, variables = set(), set()
+    for tree in trees(chapter):
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                functions.add(node.name)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                functions |= {alias.asname or alias.name for alias in node.names}
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                variables.add(node.id)
+    assert len(functions) > 5
+    assert len(variables) > 5
+    assert not functions & variables
+
+
+@each_chapter
+def test_cells_are_not_written_for_a_formatter(chapter):
+    assert not [c.source for c in cells(chapter, "code") if "fmt:" in c.source]
+
+
+# --- what chapters read is recorded by a benchmark -------------------------------------------
+
+
+@each_chapter
+def test_records_are_read_by_the_librarys_function(chapter):
+    """But for the earlier record of the ring and grid, which stands beside the one of today."""
+    for cell in cells(chapter, "code"):
+        for file in re.findall(r'"results/(\w+)\.json"', cell.source):
+            through = rf'read_record\("results/{file}\.json"'
+            assert re.search(through, cell.source) or file.endswith("_earlier"), cell.source
 
 
 # --- parameters, address, form ---------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Checkpoints: exact through the file, whole at every moment, and never code."""
 
 import copy
+import hashlib
 import io
 import math
 import os
@@ -14,20 +15,16 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from builders import adam_state, assert_equal
+from torch import nn
 
 from ganlib.data import image_sampler
-from ganlib.losses import gan_loss_d, gan_loss_g
+from ganlib.games import gan_loss_d, gan_loss_g
 from ganlib.models import ConvDiscriminator, ConvGenerator, MaxoutDiscriminator, MLPGenerator
-from ganlib.trainer import (
-    State,
-    generate,
-    load_checkpoint,
-    replacing,
-    running_average,
-    save_checkpoint,
-    train,
-)
+from ganlib.records import replacing
+from ganlib.runs.checkpoint import MARK, load_checkpoint, save_checkpoint
+from ganlib.runs.state import load_state_dict, state_dict
+from ganlib.trainer import State, generate, train
 
 IMAGES = torch.randint(0, 256, (50, 1, 28, 28), generator=torch.Generator().manual_seed(0)).byte()
 
@@ -43,38 +40,13 @@ def conv_pair() -> tuple[nn.Module, nn.Module]:
 
 def new_state(pair: Any = maxout_pair, seed: int = 3, average: float | None = 0.8) -> State:
     torch.manual_seed(seed)
-    generator, discriminator = pair()
-    return State(
-        generator,
-        discriminator,
-        torch.optim.Adam(generator.parameters(), 1e-3, (0.5, 0.999), fused=True),
-        torch.optim.Adam(discriminator.parameters(), 2e-3, (0.5, 0.999), fused=True),
-        torch.Generator().manual_seed(seed),
-        average=running_average(generator, average) if average else None,
-    )
+    return adam_state(pair(), seed=seed, average=average, betas=(0.5, 0.999))
 
 
 def run(state: State, until: int, **options: Any) -> State:
     draw = image_sampler(IMAGES, 5, 6)
     train(state, draw, gan_loss_d, gan_loss_g, until=until, log_every=5, **options)
     return state
-
-
-def assert_equal(a: Any, b: Any, place: str = "") -> None:
-    """Bit for bit, all the way down."""
-    assert type(a) is type(b), place
-    if isinstance(a, Tensor):
-        assert torch.equal(a, b), place
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), place
-        for key in a:
-            assert_equal(a[key], b[key], f"{place}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), place
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            assert_equal(*pair, f"{place}.{i}")
-    else:
-        assert a == b, place
 
 
 # Exact
@@ -85,12 +57,12 @@ def assert_equal(a: Any, b: Any, place: str = "") -> None:
 def test_ten_steps_and_ten_more_through_the_file_equal_twenty_bit_for_bit(pair, average, tmp_path):
     whole = run(new_state(pair, average=average), 20)
     half = run(new_state(pair, average=average), 10)
-    save_checkpoint(tmp_path / "c.pt", half.state_dict())
+    save_checkpoint(tmp_path / "c.pt", state_dict(half))
     torch.rand(17)
     rest = new_state(pair, seed=99, average=average)  # another start, other random numbers
-    rest.load_state_dict(load_checkpoint(tmp_path / "c.pt"))
+    load_state_dict(rest, load_checkpoint(tmp_path / "c.pt"))
     assert rest.step == 10
-    assert_equal(run(rest, 20).state_dict(), whole.state_dict())
+    assert_equal(state_dict(run(rest, 20)), state_dict(whole))
     start = new_state(pair, average=average)
     first = next(iter(start.generator.parameters()))
     assert not torch.equal(first, next(iter(rest.generator.parameters())))
@@ -103,15 +75,15 @@ def test_the_comparison_of_states_sees_a_dropout_mask_that_differs():
     torch.manual_seed(2)
     run(b, 1)
     with pytest.raises(AssertionError):
-        assert_equal(a.state_dict(), b.state_dict())
+        assert_equal(state_dict(a), state_dict(b))
 
 
 def test_snapshots_and_the_history_come_back_as_they_were(tmp_path):
     z = torch.randn(2, 6)
-    state = run(new_state(), 12, snapshot=lambda g: generate(g, z), snapshot_at={0, 7})
-    save_checkpoint(tmp_path / "c.pt", state.state_dict())
+    state = run(new_state(), 12, snapshot=lambda s: generate(s.generator, z), snapshot_at={0, 7})
+    save_checkpoint(tmp_path / "c.pt", state_dict(state))
     other = new_state(seed=4)
-    other.load_state_dict(load_checkpoint(tmp_path / "c.pt"))
+    load_state_dict(other, load_checkpoint(tmp_path / "c.pt"))
     assert other.history.scalars == state.history.scalars
     assert list(other.history.snapshots) == [0, 7]
     assert all(
@@ -149,6 +121,36 @@ def test_a_step_whose_loss_is_not_finite_never_reaches_the_checkpoint():
     assert kept == [0, 1, 2, 3, 4, 5, 6]
 
 
+def loss_g_of_bad_gradient(generator: nn.Module, discriminator: nn.Module, batch: Any) -> Any:
+    """A finite value; its gradient is 0 / 0."""
+    loss, logs = gan_loss_g(generator, discriminator, batch)
+    x = generator(batch[1])
+    return loss + (x - x.detach()).square().sum().sqrt(), logs
+
+
+@pytest.mark.parametrize(("until", "every"), [(1, 1), (3, 1), (3, 2), (3, 1000)])
+@pytest.mark.parametrize("good", [0, 4])  # steps before with a loss that is as it should be
+def test_weights_that_are_not_finite_are_never_saved_and_the_last_file_stays(
+    good, until, every, tmp_path
+):
+    path, draw = tmp_path / "c.pt", image_sampler(IMAGES, 5, 6)
+    saved: list[int] = []
+
+    def checkpoint(state: State) -> None:
+        save_checkpoint(path, state_dict(state))
+        saved.append(state.step)
+
+    state = new_state()
+    run(state, good, checkpoint=checkpoint)
+    with pytest.raises(FloatingPointError, match=r"is nan at step \d: training stopped"):
+        train(state, draw, gan_loss_d, loss_g_of_bad_gradient, until=good + until,
+              checkpoint=checkpoint, checkpoint_every=every)  # fmt: skip
+    kept = load_checkpoint(path)
+    assert (kept["step"], saved[-1]) == (good, good)
+    for part in ("generator", "discriminator", "average"):
+        assert all(weight.isfinite().all() for weight in kept[part].values())
+
+
 # Whole at every moment
 
 
@@ -172,10 +174,10 @@ def die_while_saving(path: Path, contents: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 def test_a_kill_in_the_middle_of_saving_leaves_the_last_good_file(tmp_path):
     path = tmp_path / "c.pt"
-    good = run(new_state(), 3).state_dict()
+    good = state_dict(run(new_state(), 3))
     save_checkpoint(path, good)
     before = path.read_bytes()
-    die_while_saving(path, run(new_state(), 6).state_dict())
+    die_while_saving(path, state_dict(run(new_state(), 6)))
     left = [f.name for f in tmp_path.iterdir() if f != path]
     assert len(left) == 1  # half a file: the kill came in the middle
     assert path.read_bytes() == before
@@ -212,9 +214,9 @@ def test_a_full_disk_while_saving_is_named_and_leaves_the_last_good_file_only(tm
 def test_what_could_not_be_loaded_again_is_refused_when_it_is_saved(thing, tmp_path):
     path = tmp_path / "c.pt"
     save_checkpoint(path, {"step": 1})
-    state = run(new_state(), 5, snapshot=lambda g: thing)
+    state = run(new_state(), 5, snapshot=lambda s: thing)
     with pytest.raises(ValueError, match="tensors, numbers, strings and containers of them"):
-        save_checkpoint(path, state.state_dict())
+        save_checkpoint(path, state_dict(state))
     assert load_checkpoint(path) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -235,11 +237,12 @@ class Opens:
 @pytest.mark.parametrize("by_torch", [True, False])
 def test_a_file_with_pickled_code_is_refused_and_the_code_does_not_run(by_torch, tmp_path):
     path, trace = tmp_path / "c.pt", tmp_path / "trace"
-    contents = {"state": Opens(trace)}
+    contents, buffer = {"state": Opens(trace)}, io.BytesIO()
     if by_torch:
-        torch.save(contents, path)
+        torch.save(contents, buffer)
     else:
-        path.write_bytes(pickle.dumps(contents, protocol=2))
+        pickle.dump(contents, buffer, protocol=2)
+    path.write_bytes(signed(buffer.getvalue()))
     with pytest.raises(ValueError, match=r"a checkpoint of ganlib expected, .*c\.pt is none"):
         load_checkpoint(path)
     assert not trace.exists()
@@ -265,13 +268,56 @@ def foreign_bytes() -> dict[str, bytes]:
 @pytest.mark.parametrize("what", foreign_bytes())
 def test_a_foreign_or_damaged_file_is_refused_by_its_name(what, tmp_path):
     path = tmp_path / "c.pt"
-    path.write_bytes(foreign_bytes()[what])
-    with pytest.raises(ValueError, match=r"a checkpoint of ganlib expected, .*c\.pt is none"):
+    for content in (foreign_bytes()[what], signed(foreign_bytes()[what])):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a checkpoint of ganlib expected, .*c\.pt is none"):
+            load_checkpoint(path)
+
+
+def test_a_changed_bit_anywhere_is_found(tmp_path):
+    path = tmp_path / "c.pt"
+    contents = state_dict(run(new_state(), 2))
+    save_checkpoint(path, contents)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [*rng.integers(0, 8 * len(whole), 200), *range(8 * (len(whole) - 61), 8 * len(whole))]
+    for place in places:
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(
+            ValueError, match=r"a checkpoint of ganlib expected, .*c\.pt is (none|dam)"
+        ):
+            load_checkpoint(path)
+    path.write_bytes(whole)
+    assert_equal(load_checkpoint(path), contents)
+
+
+def test_a_damaged_weight_is_called_damage_and_a_file_without_a_checksum_none(tmp_path):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"weights": torch.full((1000,), 1.5)})
+    whole = path.read_bytes()
+    i = whole.index(np.float32(1.5).tobytes())
+    path.write_bytes(whole[:i] + np.float32(1.25).tobytes() + whole[i + 4 :])
+    with pytest.raises(ValueError, match=r"c\.pt is damaged: its checksum is another"):
+        load_checkpoint(path)
+    torch.save({"weights": torch.ones(3)}, path)
+    with pytest.raises(ValueError, match=r"c\.pt is none: it lacks the checksum at the end"):
+        load_checkpoint(path)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"c\.pt is none: it lacks the checksum at the end"):
         load_checkpoint(path)
 
 
+def signed(body: bytes) -> bytes:
+    """With the checksum that a checkpoint has."""
+    return body + MARK + hashlib.sha256(body).digest()
+
+
 def test_a_tensor_alone_is_no_checkpoint_and_a_missing_file_is_said_to_be_missing(tmp_path):
-    torch.save(torch.ones(2), tmp_path / "t.pt")
+    buffer = io.BytesIO()
+    torch.save(torch.ones(2), buffer)
+    (tmp_path / "t.pt").write_bytes(signed(buffer.getvalue()))
     with pytest.raises(ValueError, match=r"t\.pt holds Tensor"):
         load_checkpoint(tmp_path / "t.pt")
     with pytest.raises(FileNotFoundError, match=r"none\.pt"):
@@ -279,13 +325,13 @@ def test_a_tensor_alone_is_no_checkpoint_and_a_missing_file_is_said_to_be_missin
 
 
 def test_a_state_is_refused_where_its_parts_networks_or_devices_are_others():
-    contents = run(new_state(), 2).state_dict()
+    contents = state_dict(run(new_state(), 2))
     with pytest.raises(ValueError, match=r"with \['discriminator', 'generator', 'opt_d'.*expected"):
-        new_state(average=None).load_state_dict(contents)
+        load_state_dict(new_state(average=None), contents)
     with pytest.raises(ValueError, match=r"expected, got \['a'\]"):
-        new_state().load_state_dict({"a": 1})
+        load_state_dict(new_state(), {"a": 1})
     with pytest.raises(ValueError, match="the saved generator does not fit this state"):
-        new_state(conv_pair).load_state_dict(contents)
+        load_state_dict(new_state(conv_pair), contents)
     contents["random"]["devices"] = ["cuda", "cuda"]
     with pytest.raises(ValueError, match=r"on \['cpu', 'cpu'\] expected, got \['cuda', 'cuda'\]"):
-        new_state().load_state_dict(contents)
+        load_state_dict(new_state(), contents)

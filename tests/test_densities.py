@@ -40,6 +40,32 @@ def test_image_sampler_draws_anew_each_time_and_from_its_rng_only():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_image_sampler_gives_each_image_its_own_label_and_the_same_images_as_without():
+    images = torch.arange(200, dtype=torch.uint8).reshape(-1, 1, 1, 1)
+    labels = torch.arange(200) % 7
+    a, b = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    x_real, z, y = image_sampler(images, 50, 2, labels=labels)(a)
+    assert torch.equal(y, (x_real.flatten() * 255).round().long() % 7)
+    assert len(y.unique()) == 7
+    plain = image_sampler(images, 50, 2)(b)
+    assert len(plain) == 2
+    assert torch.equal(plain[0], x_real)
+    assert torch.equal(plain[1], z)
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        (torch.zeros(4), r"each of 5 images on cpu expected, got \(4,\) on cpu"),
+        (torch.zeros(5, 1), r"got \(5, 1\) on cpu"),
+        (torch.zeros(5, device="meta"), r"got \(5,\) on meta"),
+    ],
+)
+def test_image_sampler_refuses_and_quotes_labels_that_do_not_fit(labels, shown):
+    with pytest.raises(ValueError, match=shown):
+        image_sampler(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), 4, 2, labels=labels)
+
+
 @pytest.mark.parametrize(
     ("images", "shown"),
     [

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,22 +17,51 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import ganlib
-from ganlib.losses import gan_loss_d, gan_loss_g
+from ganlib.games import gan_loss_d, gan_loss_g
 from ganlib.models import MLPGenerator, mlp
-from ganlib.trainer import State, average_gradients, load_checkpoint, train
+from ganlib.runs.checkpoint import load_checkpoint, save_checkpoint
+from ganlib.runs.parallel import average_gradients
+from ganlib.trainer import State, train
 
 ROOT = Path(ganlib.__file__).parents[1]
 STEPS, BATCH = 8, 12
 
 
+class WithHead(nn.Module):
+    """A discriminator with a head that G's optimizer moves, as in InfoGAN, and a fixed layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fixed = nn.Linear(36, 36).requires_grad_(False)
+        self.judge, self.head = mlp([36, 32, 1]), mlp([36, 16, 5])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.judge(self.fixed(x.flatten(1))).flatten(0)
+
+
+def loss_g(generator: nn.Module, discriminator: nn.Module, batch: Any) -> Any:
+    loss, logs = gan_loss_g(generator, discriminator, batch)
+    guess = discriminator.get_submodule("head")(generator(batch[1]).flatten(1))
+    return loss + (guess - batch[1]).square().mean(), logs
+
+
 def new_state(seed: int) -> State:
     """Networks without dropout and batch norm."""
     torch.manual_seed(seed)
-    generator = MLPGenerator(5, (32, 24), (1, 6, 6))
-    discriminator = nn.Sequential(nn.Flatten(), mlp([36, 32, 1]), nn.Flatten(0))
-    opt_g = torch.optim.Adam(generator.parameters(), 2e-3, (0.5, 0.999), fused=True)
-    opt_d = torch.optim.Adam(discriminator.parameters(), 1e-3, (0.5, 0.999), fused=True)
+    generator, discriminator = MLPGenerator(5, (32, 24), (1, 6, 6)), WithHead()
+    by_g = [*generator.parameters(), *discriminator.head.parameters()]
+    opt_g = torch.optim.Adam(by_g, 2e-3, (0.5, 0.999), fused=True)
+    opt_d = torch.optim.Adam(discriminator.judge.parameters(), 1e-3, (0.5, 0.999), fused=True)
     return State(generator, discriminator, opt_g, opt_d, torch.Generator().manual_seed(3))
+
+
+def weights_of_both(state: State) -> dict[str, Tensor]:
+    """The weights of both players by their names."""
+    return {
+        f"{name}.{key}": value
+        for name in ("generator", "discriminator")
+        for key, value in getattr(state, name).state_dict().items()
+    }
 
 
 def weights_after(seed: int, share: int, of: int) -> dict[str, Tensor]:
@@ -45,12 +75,8 @@ def weights_after(seed: int, share: int, of: int) -> dict[str, Tensor]:
         z = torch.randn(BATCH, 5, generator=rng)
         return x.chunk(of)[share], z.chunk(of)[share]
 
-    train(state, draw, gan_loss_d, gan_loss_g, until=STEPS, n_critic=2, progress=False)
-    return {
-        f"{name}.{key}": value
-        for name in ("generator", "discriminator")
-        for key, value in getattr(state, name).state_dict().items()
-    }
+    train(state, draw, gan_loss_d, loss_g, until=STEPS, n_critic=2, progress=False)
+    return weights_of_both(state)
 
 
 RUN = ["train", "conv", "--batch-size", "6", "--latent-dim", "3", "--sample-every", "2"]
@@ -58,7 +84,7 @@ RUN = ["train", "conv", "--batch-size", "6", "--latent-dim", "3", "--sample-ever
 
 def in_each_process(folder: Path, ports: list[str]) -> None:
     """What the script does in each of the two processes."""
-    from ganlib.cli import main
+    from ganlib.runs.cli import main
 
     rank, outcome = int(os.environ["RANK"]), {}
 
@@ -74,7 +100,7 @@ def in_each_process(folder: Path, ports: list[str]) -> None:
     torch.set_num_threads(1)
     os.environ["MASTER_PORT"] = ports[0]
     dist.init_process_group("gloo")
-    torch.save(weights_after(10 + rank, rank, 2), folder / f"weights{rank}.pt")
+    save_checkpoint(folder / f"weights{rank}.pt", weights_after(10 + rank, rank, 2))
     dist.destroy_process_group()
     whole, parts = str(folder / "whole"), str(folder / "parts")
     command(ports[1], *RUN, "--out", whole, "--steps", "4")
@@ -120,13 +146,16 @@ pytestmark = [
 
 def test_two_processes_with_half_of_each_batch_make_the_weights_of_one_with_all_of_it(folder):
     # Process 0 starts from seed 10, process 1 from seed 11: rank 0's weights are everybody's.
-    whole, start = weights_after(10, 0, 1), new_state(10).generator.state_dict()
+    whole, start = weights_after(10, 0, 1), weights_of_both(new_state(10))
     found = [load_checkpoint(folder / f"weights{rank}.pt") for rank in range(2)]
     for name, weight in whole.items():
         assert torch.equal(found[0][name], found[1][name]), name
         assert (found[0][name] - weight).abs().max() < 2e-6, name
-    moved = [(whole[f"generator.{name}"] - w).abs().max() for name, w in start.items()]
-    assert min(moved) > 1e-3  # a thousand times the difference that is allowed
+    moved = {name: (whole[name] - weight).abs().max().item() for name, weight in start.items()}
+    fixed = {name for name, by in moved.items() if by == 0}
+    assert fixed == {"discriminator.fixed.weight", "discriminator.fixed.bias"}
+    # A thousand times the difference that is allowed.
+    assert min(by for name, by in moved.items() if name not in fixed) > 1e-3
 
 
 def test_half_of_each_batch_alone_leads_elsewhere():
@@ -135,7 +164,7 @@ def test_half_of_each_batch_alone_leads_elsewhere():
 
 
 def test_a_resumed_run_of_two_processes_equals_an_uninterrupted_one_bit_for_bit(folder):
-    from test_checkpoint import assert_equal
+    from builders import assert_equal
 
     whole, parts = (load_checkpoint(folder / name / "checkpoint.pt") for name in ("whole", "parts"))
     for contents in (whole, parts):  # the norms of gradients are also recorded at the last step
@@ -176,7 +205,7 @@ def test_a_mistake_is_refused_by_each_process_in_the_same_words(folder):
 def test_a_run_of_two_processes_does_not_go_on_in_one(folder):
     from click.testing import CliRunner
 
-    from ganlib.cli import main
+    from ganlib.runs.cli import main
 
     before = (folder / "whole" / "checkpoint.pt").read_bytes()
     arguments = ["train", "conv", "--out", str(folder / "whole"), "--resume", "--steps", "9"]

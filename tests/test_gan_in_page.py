@@ -9,7 +9,7 @@ import torch
 from playwright.sync_api import expect, sync_playwright
 from torch import nn
 
-from ganlib.losses import gan_loss_d, gan_loss_g, minimax_loss_g
+from ganlib.games import gan_loss_d, gan_loss_g, minimax_loss_g
 from ganlib.models import small_pair
 from ganlib.trainer import State, train_step
 

@@ -1,4 +1,4 @@
-"""ganlib.losses against logarithms of sigmoids written out in float64, closed forms and limits."""
+"""ganlib.losses and ganlib.games against formulas written out in float64, and in the limits."""
 
 import copy
 import math
@@ -8,13 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ganlib.games import (
+    gan_loss_d,
+    gan_loss_g,
+    least_squares_loss_d,
+    least_squares_loss_g,
+    minimax_loss_g,
+)
 from ganlib.losses import (
     discriminator_loss,
     fake_loss,
-    gan_loss_d,
-    gan_loss_g,
+    least_squares_discriminator_loss,
+    least_squares_generator_loss,
     minimax_generator_loss,
-    minimax_loss_g,
     nonsaturating_generator_loss,
     real_loss,
 )
@@ -139,6 +145,43 @@ def test_discriminator_loss_refuses_wrong_logits_on_either_side():
         discriminator_loss(torch.zeros(4), torch.zeros(3, 1))
 
 
+# Least squares, of estimates of the label
+
+
+def test_least_squares_losses_and_slopes_equal_their_formulas():
+    real, fake = np.array(REAL), np.array(FAKE)
+    x, y = tensor(REAL), tensor(FAKE)
+    loss = least_squares_discriminator_loss(x, y)
+    assert loss.item() == pytest.approx(((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2)
+    slopes = torch.autograd.grad(loss, (x, y))
+    assert slopes[0].tolist() == pytest.approx(list((real - 1) / 4))
+    assert slopes[1].tolist() == pytest.approx(list(fake / 3))
+    loss = least_squares_generator_loss(y)
+    assert loss.item() == pytest.approx(((fake - 1) ** 2).mean() / 2)
+    assert torch.autograd.grad(loss, y)[0].tolist() == pytest.approx(list((fake - 1) / 3))
+
+
+def test_least_squares_losses_are_lowest_at_the_labels_and_known_half_way():
+    one, none, half = torch.ones(3), torch.zeros(5), torch.full((4,), 0.5)
+    assert least_squares_discriminator_loss(one, none).item() == 0
+    assert least_squares_discriminator_loss(half, half).item() == 0.25
+    assert least_squares_generator_loss(one).item() == 0
+    assert least_squares_generator_loss(half).item() == 0.125
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (), (0,)])
+def test_least_squares_losses_refuse_and_quote_other_shapes(shape):
+    good, bad = torch.zeros(4), torch.zeros(shape)
+    for call in (
+        lambda: least_squares_generator_loss(bad),
+        lambda: least_squares_discriminator_loss(bad, good),
+        lambda: least_squares_discriminator_loss(good, bad),
+    ):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert f"expected, got {shape}" in str(caught.value)
+
+
 # The losses as the trainer reads them
 
 
@@ -150,13 +193,19 @@ def game() -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor]]:
     return generator, discriminator, batch
 
 
-def outputs(game) -> tuple[np.ndarray, np.ndarray]:
-    """D(x) and D(G(z)) written out in numpy."""
+def logits(game) -> tuple[np.ndarray, np.ndarray]:
+    """D's logits of x and of G(z) written out in numpy."""
     generator, discriminator, (x, z) = game
     w, b = (p.detach().numpy() for p in generator.parameters())
     v, c = (p.detach().numpy() for p in discriminator.parameters())
     x_fake = z.numpy() @ w.T + b
-    return sigmoid(x.numpy() @ v[0] + c[0]), sigmoid(x_fake @ v[0] + c[0])
+    return x.numpy() @ v[0] + c[0], x_fake @ v[0] + c[0]
+
+
+def outputs(game) -> tuple[np.ndarray, np.ndarray]:
+    """D(x) and D(G(z))."""
+    real, fake = logits(game)
+    return sigmoid(real), sigmoid(fake)
 
 
 def test_gan_loss_d_is_the_discriminator_loss_of_the_batch_and_logs_its_parts(game):
@@ -173,9 +222,19 @@ def test_gan_loss_d_is_the_discriminator_loss_of_the_batch_and_logs_its_parts(ga
     assert not any(v.requires_grad for v in logs.values())
 
 
-def test_gan_loss_d_gives_gradients_to_the_discriminator_only(game):
+def test_least_squares_loss_d_is_that_of_the_batch_and_logs_ds_mean_outputs(game):
+    real, fake = logits(game)
+    loss, logs = least_squares_loss_d(*game)
+    assert loss.item() == pytest.approx(((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2)
+    means = {"D(x)": real.mean(), "D(G(z))": fake.mean()}
+    assert {k: v.item() for k, v in logs.items()} == pytest.approx(means, abs=1e-12)
+    assert not any(v.requires_grad for v in logs.values())
+
+
+@pytest.mark.parametrize("loss_d", [gan_loss_d, least_squares_loss_d])
+def test_ds_loss_gives_gradients_to_the_discriminator_only(loss_d, game):
     generator, discriminator, _ = game
-    gan_loss_d(*game)[0].backward()
+    loss_d(*game)[0].backward()
     assert all(p.grad is None for p in generator.parameters())
     assert all(p.grad is not None for p in discriminator.parameters())
 
@@ -183,15 +242,16 @@ def test_gan_loss_d_gives_gradients_to_the_discriminator_only(game):
 @pytest.mark.parametrize(
     ("loss_g", "formula"),
     [
-        (gan_loss_g, lambda d: -np.log(d).mean()),
-        (minimax_loss_g, lambda d: np.log(1 - d).mean()),
+        (gan_loss_g, lambda logit: -np.log(sigmoid(logit)).mean()),
+        (minimax_loss_g, lambda logit: np.log(1 - sigmoid(logit)).mean()),
+        (least_squares_loss_g, lambda logit: ((logit - 1) ** 2).mean() / 2),
     ],
 )
 def test_generator_losses_equal_their_formulas_and_descend_them(game, loss_g, formula):
     generator, discriminator, batch = game
     loss, logs = loss_g(*game)
     loss.backward()
-    assert loss.item() == pytest.approx(formula(outputs(game)[1]), abs=1e-12)
+    assert loss.item() == pytest.approx(formula(logits(game)[1]), abs=1e-12)
     assert logs == {}
     weight = generator.weight
     for i, j in ((0, 0), (2, 1)):  # the derivative by finite differences of the formula
@@ -199,6 +259,6 @@ def test_generator_losses_equal_their_formulas_and_descend_them(game, loss_g, fo
         for change in (1e-5, -1e-5):
             moved = copy.deepcopy(generator)
             moved.weight.data[i, j] += change
-            values.append(formula(outputs((moved, discriminator, batch))[1]))
+            values.append(formula(logits((moved, discriminator, batch))[1]))
         expected = (values[0] - values[1]) / 2e-5
         assert weight.grad[i, j].item() == pytest.approx(expected, rel=1e-5, abs=1e-9)

@@ -9,11 +9,10 @@ from safetensors import safe_open
 from torch import nn
 
 import ganlib
-from ganlib.metrics import judge_digits, load_digit_classifier
+from ganlib.metrics import DigitClassifier, judge_digits, load_digit_classifier
 from ganlib.models import (
     ConvDiscriminator,
     ConvGenerator,
-    DigitClassifier,
     Maxout,
     MaxoutDiscriminator,
     MLPGenerator,

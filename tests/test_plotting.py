@@ -13,22 +13,21 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ganlib.history import History
 from ganlib.plotting import (
     BLUE,
     GREEN,
     PURPLE,
-    Scrubber,
-    draw_history,
-    draw_images,
-    draw_roles,
-    explore,
     image_array,
     new_figure,
+    paint_history,
+    paint_images,
+    paint_roles,
     show_images,
     smooth,
     use_style,
 )
-from ganlib.trainer import History
+from ganlib.scrubber import Scrubber, explore
 
 # Images and curves
 
@@ -53,14 +52,16 @@ def test_image_array_clamps_to_0_and_1_and_takes_images_with_gradients():
 
 
 def test_image_array_refuses_and_quotes_another_shape():
-    with pytest.raises(ValueError, match=r"\(n, c, h, w\) expected, got \(5, 28, 28\)"):
+    with pytest.raises(
+        ValueError, match=r"\(n, c, h, w\) in \[0, 1\] expected, got torch.float32 \(5, 28, 28\)"
+    ):
         image_array(torch.zeros(5, 28, 28), 2)
 
 
-def test_images_are_drawn_on_a_fixed_scale_from_black_to_white():
+def test_images_are_painted_on_a_fixed_scale_from_black_to_white():
     _, ax = new_figure()
     images = torch.full((3, 1, 2, 2), 0.5)
-    draw_images(ax, images, columns=2, title="Samples")
+    paint_images(ax, images, columns=2, title="Samples")
     assert ax.images[0].get_clim() == (0, 1)
     assert np.array_equal(ax.images[0].get_array(), image_array(images, 2))
     assert ax.get_title() == "Samples"
@@ -79,7 +80,7 @@ def test_smooth_is_the_mean_of_the_last_values(window):
 def test_each_role_has_its_own_color_and_line_style():
     _, ax = new_figure()
     x = torch.linspace(0, 1, 5)
-    draw_roles(ax, x, p_data=x + 1, p_g=x + 2, d=x + 3)
+    paint_roles(ax, x, p_data=x + 1, p_g=x + 2, d=x + 3)
     looks = [(to_hex(line.get_color()), line.get_linestyle()) for line in ax.lines]
     assert looks == [("#000000", ":"), ("#009e73", "-"), ("#0072b2", "--")]
     assert [line.get_label() for line in ax.lines] == [r"$p_\mathrm{data}$", "$p_g$", "$D$"]
@@ -88,17 +89,17 @@ def test_each_role_has_its_own_color_and_line_style():
 
 def test_a_role_without_values_is_left_out():
     _, ax = new_figure()
-    draw_roles(ax, torch.linspace(0, 1, 5), p_g=torch.ones(5))
+    paint_roles(ax, torch.linspace(0, 1, 5), p_g=torch.ones(5))
     assert [line.get_label() for line in ax.lines] == ["$p_g$"]
 
 
-def test_history_is_drawn_over_its_steps_with_a_window_in_steps():
+def test_history_is_painted_over_its_steps_with_a_window_in_steps():
     history, (_, ax) = History(), new_figure()
     for step in range(1, 41):
         history.record(step, {"loss/D": float(step**2)})
     for step in range(10, 41, 10):
         history.record(step, {"grad/D": float(step)})
-    draw_history(ax, history, {"loss/D": {"color": "#123456"}, "grad/D": {"label": "norm"}}, 20)
+    paint_history(ax, history, {"loss/D": {"color": "#123456"}, "grad/D": {"label": "norm"}}, 20)
     every, tenth = ax.lines
     values = np.arange(1, 41) ** 2.0
     assert every.get_xdata().tolist() == list(range(1, 41))
@@ -196,14 +197,14 @@ def test_scrubber_falls_back_to_a_png_and_a_line_of_text(scrubber):
 
 
 def test_frames_keep_the_roles_colors_beside_a_gray_picture():
-    def draw(_):
+    def paint(_):
         figure, axes = new_figure(3, 1.5, 1, 2)
         axes[0].imshow(np.random.default_rng(0).random((40, 40)), cmap="gray")
         for height, color in enumerate((GREEN, BLUE, PURPLE)):
             axes[1].plot([0, 1], [height, height], color=color, linewidth=3)
         return figure
 
-    frame = Scrubber(draw, [0], label="none", alt=str).frames[0]
+    frame = Scrubber(paint, [0], label="none", alt=str).frames[0]
     pixels = np.asarray(Image.open(io.BytesIO(frame)).convert("RGB")).astype(int)
     for color in (GREEN, BLUE, PURPLE):
         wanted = (255 * np.array(to_rgb(color))).round()
@@ -224,21 +225,21 @@ def test_scrubber_counts_its_start_from_the_end_when_it_is_negative():
 
 
 def test_scrubber_without_values_is_refused():
-    with pytest.raises(ValueError, match="at least one value to draw expected"):
+    with pytest.raises(ValueError, match="at least one value to paint expected"):
         Scrubber(bar, [], label="h", alt=str)
 
 
-def test_explore_is_a_slider_that_draws_the_chosen_value():
-    drawn = []
+def test_explore_is_a_slider_that_paints_the_chosen_value():
+    painted = []
 
-    def draw(height: float) -> Figure:
-        drawn.append(height)
+    def paint(height: float) -> Figure:
+        painted.append(height)
         return bar(height)
 
-    widget = explore(draw, [1, 2.25], label="height")
+    widget = explore(paint, [1, 2.25], label="height")
     (slider,) = [c for c in widget.children if isinstance(c, ipywidgets.SelectionSlider)]
     assert slider.options == (("1", 1), ("2.25", 2.25))
     assert slider.description == "height"
     slider.value = 2.25
     widget.update()
-    assert drawn[-1] == 2.25
+    assert painted[-1] == 2.25

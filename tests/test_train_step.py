@@ -8,15 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganlib.losses import gan_loss_d, gan_loss_g, minimax_loss_g
+from ganlib.games import gan_loss_d, gan_loss_g, minimax_loss_g
 from ganlib.models import mlp
-from ganlib.trainer import (
-    State,
-    compute_gradients,
-    frozen,
-    simultaneous_step,
-    train_step,
-)
+from ganlib.trainer import State, compute_gradients, simultaneous_step, train_step, weights_of
 
 STEPS = [train_step, simultaneous_step]
 
@@ -203,13 +197,9 @@ def test_each_players_step_leaves_the_other_players_gradients_alone(step):
         assert gradients(state.generator) == []
         return next(supply)
 
-    def loss_g(generator, discriminator, batch):
-        assert not any(p.requires_grad for p in discriminator.parameters())
-        assert all(p.requires_grad for p in generator.parameters())
-        return gan_loss_g(generator, discriminator, batch)
-
-    step(state, draw, gan_loss_d, loss_g, 1)
-    assert all(p.requires_grad for p in state.discriminator.parameters())
+    step(state, draw, gan_loss_d, gan_loss_g, 1)
+    players = (state.generator, state.discriminator)
+    assert all(p.requires_grad for network in players for p in network.parameters())
     assert all(gradient.abs().sum() > 0 for gradient in gradients(state.generator))
     found = gradients(state.discriminator)
     assert len(found) == 4
@@ -226,25 +216,48 @@ def test_gradients_do_not_add_up_over_steps():
     assert not loss.requires_grad
 
 
-# frozen
+# An optimizer owns its weights
 
 
-def test_frozen_restores_exactly_what_it_found_even_after_an_error():
-    network = mlp([2, 3, 1])
-    network[0].bias.requires_grad_(False)
-    before = [p.requires_grad for p in network.parameters()]
-    with frozen(network):
-        assert not any(p.requires_grad for p in network.parameters())
-    assert [p.requires_grad for p in network.parameters()] == before
-    with pytest.raises(RuntimeError, match="in the block"), frozen(network):
-        raise RuntimeError("in the block")
-    assert [p.requires_grad for p in network.parameters()] == before == [True, False, True, True]
+@pytest.mark.parametrize("step", STEPS)
+def test_a_player_moves_what_its_optimizer_holds_wherever_it_lies(step):
+    # G's optimizer also holds D's second weight: D's own loss must not move that one.
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own, self.others = Number(3.0), Number(5.0)
+
+    def loss_d(g: Any, d: Any, batch: Any) -> Any:
+        return g.weight * d.own.weight * d.others.weight, {}
+
+    def loss_g(g: Any, d: Any, batch: Any) -> Any:
+        return g.weight * d.own.weight + 7 * d.others.weight, {}
+
+    generator, discriminator = Number(2.0), Two()
+    mine = [*generator.parameters(), *discriminator.others.parameters()]
+    opt_g, opt_d = torch.optim.SGD(mine, 0.5), torch.optim.SGD(discriminator.own.parameters(), 0.25)
+    rng = torch.Generator().manual_seed(1)
+    state = State(generator, discriminator, opt_g, opt_d, rng)
+    step(state, lambda rng: None, loss_d, loss_g, 1)
+    seen = 0.5 if step is train_step else 3.0  # D's own weight when G's gradient is taken
+    assert weights(state) == [2 - 0.5 * seen, 3 - 0.25 * 2 * 5, 5 - 0.5 * 7]
 
 
-def test_gradients_pass_through_a_frozen_network():
-    network, x = Number(3.0), torch.ones(2, dtype=torch.float64, requires_grad=True)
-    with frozen(network):
-        network(x).sum().backward()
-    assert network.weight.grad is None
-    assert x.grad is not None
-    assert x.grad.tolist() == [3.0, 3.0]
+def test_a_frozen_weight_and_one_that_the_loss_does_not_read_stay_where_they_are():
+    layers = mlp([3, 4, 1])
+    generator, discriminator = mlp([2, 4, 3]), nn.Sequential(layers, nn.Flatten(0))
+    idle = nn.Parameter(torch.ones(2))
+    discriminator.register_parameter("idle", idle)
+    frozen = list(layers.parameters())[1].requires_grad_(False)
+    before = frozen.clone()
+    opt_g, opt_d = (
+        torch.optim.AdamW(network.parameters(), 0.1) for network in (generator, discriminator)
+    )
+    state = State(generator, discriminator, opt_g, opt_d, torch.Generator().manual_seed(1))
+    batch = torch.randn(5, 3), torch.randn(5, 2)
+    train_step(state, lambda rng: batch, gan_loss_d, gan_loss_g, 1)
+    assert idle.grad is None
+    assert torch.equal(idle, torch.ones(2))
+    assert torch.equal(frozen, before)
+    assert not any(w is frozen for w in weights_of(opt_d))
+    assert len(weights_of(opt_d)) == 4

@@ -6,46 +6,28 @@ import math
 import numpy as np
 import pytest
 import torch
+from builders import adam_state, copied, point_state
+from builders import draw_points as draw
 from scipy import stats
 from torch import Tensor, nn
 
 from ganlib.data import gaussian_mixture, sample_mixture
-from ganlib.losses import gan_loss_d, gan_loss_g, minimax_loss_g
+from ganlib.games import gan_loss_d, gan_loss_g, minimax_loss_g
+from ganlib.history import History
 from ganlib.models import small_pair
 from ganlib.trainer import (
-    History,
     State,
     generate,
     running_average,
     simultaneous_step,
     train,
     train_step,
+    weights_of,
 )
-
-
-def draw(rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    return torch.randn(6, 2, generator=rng) + 1, torch.randn(5, 3, generator=rng)
-
-
-def fresh_state(average: float | None = None) -> State:
-    torch.manual_seed(3)
-    generator, discriminator = small_pair(data_dim=2, latent_dim=3, hidden=8)
-    return State(
-        generator,
-        discriminator,
-        torch.optim.Adam(generator.parameters(), 1e-3, fused=True),
-        torch.optim.Adam(discriminator.parameters(), 2e-3, fused=True),
-        torch.Generator().manual_seed(5),
-        average=None if average is None else running_average(generator, average),
-    )
 
 
 def run(state: State, until: int, **options) -> History:
     return train(state, draw, gan_loss_d, gan_loss_g, until=until, **options)
-
-
-def copied(network: nn.Module) -> list[Tensor]:
-    return [p.detach().clone() for p in network.parameters()]
 
 
 def assert_same(a: State, b: State) -> None:
@@ -61,7 +43,7 @@ def assert_same(a: State, b: State) -> None:
 
 
 def test_ten_steps_and_then_twenty_equal_twenty_in_one_go():
-    parts, whole = fresh_state(average=0.9), fresh_state(average=0.9)
+    parts, whole = point_state(average=0.9), point_state(average=0.9)
     run(parts, 10, log_every=5)
     run(parts, 20, log_every=5)
     run(whole, 20, log_every=5)
@@ -71,7 +53,7 @@ def test_ten_steps_and_then_twenty_equal_twenty_in_one_go():
 
 @pytest.mark.parametrize("until", [0, 4, 8])
 def test_a_finished_call_changes_and_prints_nothing(until, capsys):
-    state = fresh_state()
+    state = point_state()
     run(state, 8, log_every=4)
     before = copy.deepcopy(state)
     capsys.readouterr()
@@ -82,7 +64,7 @@ def test_a_finished_call_changes_and_prints_nothing(until, capsys):
 
 @pytest.mark.parametrize("step", [train_step, simultaneous_step])
 def test_train_makes_the_steps_that_its_step_function_makes(step):
-    by_train, by_hand = fresh_state(), fresh_state()
+    by_train, by_hand = point_state(), point_state()
     run(by_train, 3, step=step, n_critic=2)
     for _ in range(3):
         step(by_hand, draw, gan_loss_d, gan_loss_g, 2)
@@ -93,7 +75,7 @@ def test_train_makes_the_steps_that_its_step_function_makes(step):
 
 
 def test_an_interrupted_run_keeps_its_history_and_goes_on_where_it_was():
-    state, calls = fresh_state(), 0
+    state, calls = point_state(), 0
 
     def interrupted(rng: torch.Generator) -> tuple[Tensor, Tensor]:
         nonlocal calls
@@ -107,7 +89,7 @@ def test_an_interrupted_run_keeps_its_history_and_goes_on_where_it_was():
     assert state.step == 13
     assert state.history.series("loss/D")[0].tolist() == list(range(1, 14))
     train(state, interrupted, gan_loss_d, gan_loss_g, until=20, log_every=5)
-    whole = fresh_state()
+    whole = point_state()
     run(whole, 20, log_every=5)
     assert_same(state, whole)
 
@@ -115,7 +97,7 @@ def test_an_interrupted_run_keeps_its_history_and_goes_on_where_it_was():
 @pytest.mark.parametrize(("bad", "shown"), [(math.nan, "nan"), (math.inf, "inf")])
 @pytest.mark.parametrize("name", ["loss/G", "penalty"])
 def test_a_value_that_is_not_finite_stops_training_with_its_name_and_step(name, bad, shown):
-    state = fresh_state()
+    state = point_state()
 
     def loss_g(generator, discriminator, batch):
         loss, _ = gan_loss_g(generator, discriminator, batch)
@@ -130,19 +112,27 @@ def test_a_value_that_is_not_finite_stops_training_with_its_name_and_step(name, 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"until": -1}, {"until": 5, "n_critic": 0}, {"until": 5, "log_every": 0}]
+    "wrong",
+    [
+        {"until": -1},
+        {"until": 5, "n_critic": 0},
+        {"until": 5, "log_every": 0},
+        {"until": 5, "checkpoint_every": 0},
+    ],
 )
 def test_impossible_counts_are_refused_and_quoted(wrong):
     name, number = list(wrong.items())[-1]
-    with pytest.raises(ValueError, match=rf"got .*{name}={number}\b"):
-        run(fresh_state(), **wrong)
+    with pytest.raises(
+        ValueError, match=rf"{name} >= {int(name != 'until')} expected, got {number}"
+    ):
+        run(point_state(), **wrong)
 
 
 # What is recorded
 
 
 def test_history_holds_every_steps_losses_and_logs():
-    state, by_hand = fresh_state(), fresh_state()
+    state, by_hand = point_state(), point_state()
     history = run(state, 7, log_every=3)
     expected = [train_step(by_hand, draw, gan_loss_d, gan_loss_g, 1) for _ in range(7)]
     for name in ("loss/D", "loss/real", "loss/fake", "D(x)", "D(G(z))", "loss/G"):
@@ -158,7 +148,7 @@ def norm_of_gradients(network: nn.Module) -> float:
 
 
 def test_gradient_norms_are_those_of_the_logged_steps():
-    state, by_hand, expected = fresh_state(), fresh_state(), []
+    state, by_hand, expected = point_state(), point_state(), []
     history = run(state, 4, log_every=2)
     for _ in range(4):
         train_step(by_hand, draw, gan_loss_d, gan_loss_g, 1)
@@ -171,9 +161,9 @@ def test_gradient_norms_are_those_of_the_logged_steps():
 
 
 def test_numbers_are_logged_every_50_steps_and_after_the_last_one_unless_told_otherwise():
-    history = run(fresh_state(), 101)
+    history = run(point_state(), 101)
     assert history.series("grad/G")[0].tolist() == [50, 100, 101]
-    assert run(fresh_state(), 3, log_every=1).series("grad/G")[0].tolist() == [1, 2, 3]
+    assert run(point_state(), 3, log_every=1).series("grad/G")[0].tolist() == [1, 2, 3]
 
 
 def test_history_names_what_it_has_when_asked_for_something_else():
@@ -194,8 +184,8 @@ def test_history_names_what_it_has_when_asked_for_something_else():
 def test_snapshots_are_taken_at_the_chosen_steps_and_show_the_generator_of_that_step(
     options, expected
 ):
-    z, state, by_hand = torch.randn(2, 3), fresh_state(), fresh_state()
-    history = run(state, 7, log_every=3, snapshot=lambda g: generate(g, z), **options)
+    z, state, by_hand = torch.randn(2, 3), point_state(), point_state()
+    history = run(state, 7, log_every=3, snapshot=lambda s: generate(s.generator, z), **options)
     seen = {0: generate(by_hand.generator, z)}
     for step in range(1, 8):
         train_step(by_hand, draw, gan_loss_d, gan_loss_g, 1)
@@ -206,7 +196,7 @@ def test_snapshots_are_taken_at_the_chosen_steps_and_show_the_generator_of_that_
 
 
 def test_before_step_sees_the_number_of_finished_steps_and_sets_what_follows():
-    state, seen = fresh_state(), []
+    state, seen = point_state(), []
 
     def before_step(state: State) -> None:
         seen.append(state.step)
@@ -224,7 +214,7 @@ READING = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__",
 
 
 def test_nothing_is_read_back_from_the_device_between_logged_steps(monkeypatch):
-    state, read_at = fresh_state(), []
+    state, read_at = point_state(), []
 
     def counted(read):
         def wrapper(self, *args, **kwargs):
@@ -239,8 +229,13 @@ def test_nothing_is_read_back_from_the_device_between_logged_steps(monkeypatch):
     assert set(read_at) == {20, 40}
 
 
+def test_without_progress_nothing_is_printed(capsys):
+    run(point_state(), 3, log_every=1, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_the_progress_bar_leaves_one_line_and_ends_at_until(capsys):
-    state = fresh_state()
+    state = point_state()
     run(state, 4)
     run(state, 6)
     out, err = capsys.readouterr()
@@ -254,7 +249,7 @@ def test_the_progress_bar_leaves_one_line_and_ends_at_until(capsys):
 
 
 def test_running_average_starts_at_the_first_steps_weights_and_then_follows_its_formula():
-    state, expected = fresh_state(average=0.9), None
+    state, expected = point_state(average=0.9), None
     assert state.average is not None
     for step in range(1, 6):
         run(state, step)
@@ -269,12 +264,12 @@ def test_running_average_starts_at_the_first_steps_weights_and_then_follows_its_
     assert difference.abs().max() > 1e-4
 
 
-def test_samples_and_snapshots_come_from_the_running_average_if_there_is_one():
-    plain, averaged, seen = fresh_state(), fresh_state(average=0.5), []
+def test_samples_come_from_the_running_average_if_there_is_one():
+    plain, averaged, seen = point_state(), point_state(average=0.5), []
     assert plain.sampling_generator is plain.generator
     run(averaged, 2, log_every=2, snapshot=seen.append)
     assert averaged.average is not None
-    assert seen == [averaged.average.module] * 2
+    assert [state is averaged for state in seen] == [True, True]
     assert averaged.sampling_generator is averaged.average.module
 
 
@@ -285,7 +280,7 @@ def test_a_decay_outside_0_and_1_is_refused_and_quoted(decay):
 
 
 def test_a_running_average_with_decay_0_is_the_generator_itself():
-    state = fresh_state(average=0.0)
+    state = point_state(average=0.0)
     run(state, 3)
     pairs = zip(copied(state.sampling_generator), copied(state.generator), strict=True)
     assert all(torch.equal(p, q) for p, q in pairs)
@@ -312,6 +307,65 @@ def test_generate_leaves_the_mode_when_the_generator_fails():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         generate(network, torch.randn(4, 5))
     assert network.training
+
+
+def test_generate_passes_on_several_inputs_in_equal_parts():
+    class Both(nn.Module):
+        def forward(self, z: Tensor, y: Tensor) -> Tensor:
+            sizes.append((len(z), len(y)))
+            return z + 10 * y[:, None]
+
+    sizes: list[tuple[int, int]] = []
+    z, y = torch.randn(7, 2), torch.arange(7)
+    assert torch.equal(generate(Both(), z, y, batch_size=3), z + 10 * y[:, None])
+    assert sizes == [(3, 3), (3, 3), (1, 1)]
+
+
+@pytest.mark.parametrize("lengths", [(), (3, 4)])
+def test_generate_refuses_and_quotes_inputs_of_no_or_of_two_lengths(lengths):
+    with pytest.raises(
+        ValueError, match=rf"one length expected, got lengths \[{str(lengths)[1:-1]}"
+    ):
+        generate(nn.Linear(1, 1), *(torch.zeros(n, 1) for n in lengths))
+
+
+def test_a_state_lays_out_convolutions_channels_last_with_the_same_values():
+    def pair() -> tuple[nn.Module, nn.Module]:
+        torch.manual_seed(1)
+        return nn.Conv2d(2, 3, 3), nn.Sequential(nn.Conv2d(3, 2, 2), nn.Flatten(), nn.Linear(8, 1))
+
+    state, (g, d) = adam_state(pair(), average=0.5), pair()
+    assert state.average is not None
+    networks = [(state.generator, g), (state.discriminator, d), (state.average.module, g)]
+    for network, expected in networks:
+        for found, weight in zip(network.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(found, weight)
+            assert found.ndim < 4 or found.is_contiguous(memory_format=torch.channels_last)
+            assert found.ndim < 4 or not found.is_contiguous()
+    assert all(any(w is p for p in state.generator.parameters()) for w in weights_of(state.opt_g))
+
+
+def test_last_values_of_several_seeds_are_their_mean():
+    history = History()
+    history.record(1, {"loss/D": [5.0, 9.0], "loss/G": 3.0})
+    history.record(2, {"loss/D": [1.0, 2.0]})
+    assert history.last("loss/D", "loss/G") == {"loss/D": 1.5, "loss/G": 3.0}
+    assert history.series("loss/D")[1].tolist() == [[5, 9], [1, 2]]
+
+
+def test_numbers_of_one_and_of_several_seeds_are_read_back_in_their_order():
+    history, pending = History(), []
+    for step in (4, 5):
+        logs = {"a": torch.tensor(step * 1.5), "b": torch.tensor(step, dtype=torch.float64)}
+        pending.append((step, logs))
+    history.read_back(pending)
+    assert pending == []
+    history.read_back(pending)
+    assert history.scalars == {"a": [(4, 6.0), (5, 7.5)], "b": [(4, 4.0), (5, 5.0)]}
+    pending = [(1, {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])})]
+    several = History()
+    several.read_back(pending)
+    assert several.scalars == {"a": [(1, [1.0, 2.0])], "b": [(1, [3.0, 4.0])]}
 
 
 # What training reaches

@@ -1,9 +1,10 @@
 """The command line, `ganlib` or `python -m ganlib`: train, sample, evaluate.
 
-Here are the options, their defaults and the one-line errors; the work is done by `ganlib.runs`,
-imported when a command runs, so that `--help` does not wait for torch.
+Here are the options and the one-line errors; the work is done by the other modules of
+`ganlib.runs`, imported when a command runs, so that `--help` does not wait for torch.
 """
 
+import io
 import math
 import os
 import re
@@ -17,36 +18,24 @@ from typing import Any
 
 import click
 
-DATASETS = ("mnist5k", "mnist", "fashion_mnist", "cifar10")
-COMMON: dict[str, Any] = {
-    "dataset": "mnist5k",
-    "steps": 4000,
-    "batch_size": 64,
-    "average": 0.995,
-    "n_critic": 1,
-    "loss": "non-saturating",
-    "seed": 0,
-    "device": "auto",
-    "bf16": False,
-    "compile": False,
-    "sample_every": 500,
-    "checkpoint_every": 1000,
-}
-MODELS: dict[str, dict[str, Any]] = {
-    "maxout": {"latent_dim": 100, "lr_g": 8e-4, "lr_d": 4e-4, "decay": 0.6},
-    "mlp": {"latent_dim": 100, "lr_g": 2e-4, "lr_d": 2e-4, "decay": 0.0},
-    "conv": {"latent_dim": 64, "lr_g": 2e-4, "lr_d": 2e-4, "decay": 0.0},
-}
+from ganlib.runs.settings import COMMON, DATASETS, GAMES, MODELS, TYPES, Settings, processes, settle
+
 POSITIVE, RATE = click.IntRange(1, 10**9), click.FloatRange(min=0, min_open=True)
 SEED = click.IntRange(0, 2**63 - 1)
 OUT_OF_MEMORY = "out of memory: take a smaller --batch-size, --latent-dim or --n"
 
 
 class PathType(click.Path):
-    """As click's, but refuses the empty path, which pathlib takes for the current folder."""
+    """As click's, but "~" is the home folder, and the empty path is refused (pathlib's ".")."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        return super().convert(value, param, ctx) if str(value) else self.fail("is empty", param)
+        if not str(value):
+            self.fail("is empty", param)
+        try:
+            value = Path(value).expanduser()
+        except RuntimeError as error:
+            self.fail(f"{value}: {error}", param)
+        return super().convert(value, param, ctx)
 
 
 PATH, FILE = PathType(path_type=Path), PathType(path_type=Path, dir_okay=False)
@@ -61,7 +50,7 @@ class Refused(click.ClickException):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
     def show(self, file: Any = None) -> None:
-        if not _is_rank_0():
+        if not _speaks():
             time.sleep(1)  # at the first exit torchrun stops all: process 0 has to speak before
         else:
             super().show(file)
@@ -69,6 +58,11 @@ class Refused(click.ClickException):
 
 class Commands(click.Group):
     """Commands whose expected errors each become one line: click's, ganlib's and the machine's."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a "?" where the terminal has no such letter
+        return super().main(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -89,11 +83,16 @@ class Commands(click.Group):
 def setting(flag: str, kind: Any, explanation: str) -> Callable[[Any], Any]:
     """An option of a run that is None unless given; its help shows each model's default."""
     name = flag.removeprefix("--").replace("-", "_")
-    default = ", ".join(f"{values.get(name)} ({model})" for model, values in MODELS.items())
+    default = ", ".join(f"{model.defaults.get(name)} ({key})" for key, model in MODELS.items())
     shown = str(COMMON[name]) if name in COMMON else default
     return click.option(flag, type=kind, help=f"{explanation} Default: {shown}.")
 
 
+run_argument = click.argument("run", type=PATH)
+seed_option = click.option("--seed", type=SEED, default=0, show_default=True)
+force = click.option(
+    "--force", is_flag=True, help="Replace a file that another command made (never a run's own)."
+)
 data_dir = click.option(
     "--data-dir",
     type=PATH,
@@ -117,11 +116,36 @@ def main() -> None:
     """Train the GANs of the book, draw samples from them, and measure those."""
 
 
-@main.command()
+TRAIN_HELP = f"""Train MODEL until it has made its total of steps, and write the run into --out.
+
+\b
+{chr(10).join(f"{name:7} {model.description}" for name, model in MODELS.items())}
+
+\b
+--loss, the game:
+{chr(10).join(f"{name:15} {game.description}" for name, game in GAMES.items())}
+
+Both players use Adam with betas (0.5, 0.999). maxout's learning rates fall linearly over the
+last 60 % of the total, to 2 %; where --resume raises the total they follow the new one from the
+step reached, and so rise again. Matrices are multiplied at torch's precision "medium":
+inputs rounded to bfloat16 on CPUs with AMX, exact float32 on others, TF32 on GPUs.
+
+--out gets checkpoint.pt (one before the first step, and at the end), metrics.json and
+samples/. A run that was stopped goes on with --resume as if it had not been, bit for bit on a
+CPU, from its last checkpoint. With another --device it goes on there, with new random numbers,
+and metrics.json says so.
+
+On several GPUs: torchrun --nproc-per-node N -m ganlib train ... Each process draws its own
+share of the batch and the gradients are averaged. Batch norm's statistics are those of each
+process, the recorded losses those of process 0. --resume takes as many processes as before.
+"""
+
+
+@main.command("train", help=TRAIN_HELP)
 @click.argument("model", type=click.Choice(list(MODELS)))
 @click.option("--out", type=PATH, required=True, help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, by its own options.")
-@setting("--dataset", click.Choice(DATASETS), "conv takes no cifar10.")
+@setting("--dataset", click.Choice(list(DATASETS)), "The training images.")
 @data_dir
 @download
 @setting("--steps", POSITIVE, "Total of steps; --resume may raise it.")
@@ -133,7 +157,7 @@ def main() -> None:
 @setting("--lr-d", RATE, "D's learning rate.")
 @setting("--average", click.FloatRange(0, 1, max_open=True), "Decay of G's running average, or 0.")
 @setting("--n-critic", POSITIVE, "Updates of D for each of G.")
-@setting("--loss", click.Choice(["non-saturating", "minimax"]), "G's loss.")
+@setting("--loss", click.Choice(list(GAMES)), "The losses of both players.")
 @setting("--seed", SEED, "Seed of all random numbers.")
 @setting("--device", click.Choice(["auto", "cpu", "cuda", "mps"]), "auto: a GPU if there is one.")
 @click.option(
@@ -152,27 +176,7 @@ def main() -> None:
 @setting("--sample-every", POSITIVE, "Steps between image grids.")
 @setting("--checkpoint-every", POSITIVE, "Steps between checkpoints.")
 @click.option("--tensorboard", is_flag=True, help="Write scalars to --out/tensorboard, too.")
-def train(**options: Any) -> None:
-    """Train MODEL until it has made its total of steps, and write the run into --out.
-
-    \b
-    maxout  chapter 7's: batch-norm G 100-1200-1200-784, maxout D with dropout
-    mlp     of many tutorials: G 100-256-512-1024-784, D 784-1024-512-256-1
-    conv    convolutional, batch norm in both
-
-    Both players use Adam with betas (0.5, 0.999). maxout's learning rates fall linearly over the
-    last 60 % of the total, to 2 %; where --resume raises the total they follow the new one from the
-    step reached, and so rise again. Matrices are multiplied at torch's precision "medium":
-    inputs rounded to bfloat16 on CPUs with AMX, exact float32 on others, TF32 on GPUs.
-
-    --out gets checkpoint.pt (one before the first step, and at the end), metrics.json and
-    samples/. A run that was stopped goes on with --resume as if it had not been, bit for bit on a
-    CPU, from its last checkpoint.
-
-    On several GPUs: torchrun --nproc-per-node N -m ganlib train ... Each process draws its own
-    share of the batch and the gradients are averaged. Batch norm's statistics are those of each
-    process, the recorded losses those of process 0. --resume takes as many processes as before.
-    """
+def train_command(**options: Any) -> None:
     try:
         _train(options)
     except KeyboardInterrupt:
@@ -188,12 +192,16 @@ def _say_how_to_go_on(options: dict[str, Any]) -> None:
         found = re.search(r'^ "steps": (\d+),$', told.read_text(errors="replace"), re.MULTILINE)
         step = f"step {found[1]}" if found else "the last checkpoint"
         text = f"Interrupted; {step} is saved. To go on from it: {again} --resume"
-    if _is_rank_0():
+    if _speaks():
         click.echo(text, err=True)
 
 
-def _is_rank_0() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+def _speaks() -> bool:
+    """Whether this process is the one that talks; each is, where the variables make no sense."""
+    try:
+        return processes()[0] == 0
+    except ValueError:
+        return True
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -208,35 +216,24 @@ def _train(options: dict[str, Any]) -> None:
     writer_class = _summary_writer() if options["tensorboard"] else None
     import torch
 
-    from ganlib import runs
+    from ganlib.runs import folder, parallel, training
 
     torch.set_float32_matmul_precision("medium")
-    n_processes = runs.join_processes()
-    contents = runs.from_rank_0(lambda: runs.open_folder(out, options["resume"]))
-    old = asdict(contents["settings"]) if contents else None
-    device, values = _values(options, old, n_processes)
-    images = runs.from_rank_0(lambda: _training_images(values["dataset"], options)).to(device)
-    if options["epochs"]:
-        values["steps"] = math.ceil(options["epochs"] * len(images) / values["batch_size"])
-    if old and values["steps"] < old["steps"]:
-        raise ValueError(
-            f"a total of {old['steps']} steps or more expected, with which the run in {out} "
-            f"was begun, got {values['steps']}"
-        )
-    settings = runs.Settings(**values)
-    state = runs.new_state(settings, images, contents)
-    runs.from_rank_0(lambda: runs.make_folder(out))
-    if old and settings.decay and settings.steps > old["steps"]:
-        click.echo("The learning rates follow the new total from here, and so rise again.")
+    n_processes = parallel.join_processes()
+    contents = parallel.from_rank_0(lambda: folder.open_folder(out, options["resume"]))
+    settings, images = _settings_and_images(options, contents, n_processes)
+    state = training.new_state(settings, images, contents)
+    parallel.from_rank_0(lambda: folder.make_folder(out))
+    _say_what_changes(settings, contents)
     if contents and state.step >= settings.steps:
         click.echo(f"The run in {out} has its {state.step} steps; a larger --steps goes on.")
         return
-    told = {"commands": contents["commands"], "seconds": contents["seconds"]} if contents else {}
     writer = None
-    if writer_class is not None and runs.rank() == 0:
+    if writer_class is not None and parallel.rank() == 0:
         writer = writer_class(out / "tensorboard", purge_step=state.step)
+    session = training.new_session(settings, contents, out, _command(), writer)
     try:
-        runs.train_run(state, settings, images, out, command=_command(), writer=writer, **told)
+        training.train_run(state, settings, images, session)
     except (ValueError, RuntimeError) as error:
         if not settings.compile or _lacks_memory(error):
             raise
@@ -247,72 +244,45 @@ def _train(options: dict[str, Any]) -> None:
     finally:
         if writer is not None:
             writer.close()
-    runs.leave_processes()
+    parallel.leave_processes()
 
 
-def _training_images(dataset: str, options: dict[str, Any]) -> Any:
-    from ganlib import runs
+def _say_what_changes(settings: Settings, contents: dict[str, Any] | None) -> None:
+    if contents is None or not _speaks():
+        return
+    old = contents["settings"]
+    if settings.device != old.device:
+        click.echo(f"From {old.device} to {settings.device}: the random numbers start again.")
+    if settings.decay and settings.steps > old.steps:
+        click.echo("The learning rates follow the new total from here, and so rise again.")
 
-    download = options["download"]
-    return runs.load_images(dataset, "train", options["data_dir"], download=download)[0]
 
-
-def _values(
-    options: dict[str, Any], old: dict[str, Any] | None, n_processes: int
-) -> tuple[Any, dict[str, Any]]:
-    """The device, and the settings: the options given, else the old run's or the defaults.
-
-    Refused are an unknown device, what contradicts the old run (its total may change) and what
-    does not fit together.
-    """
-    from ganlib import runs
+def _settings_and_images(
+    options: dict[str, Any], contents: dict[str, Any] | None, n_processes: int
+) -> tuple[Settings, Any]:
+    """The run's settings, and its training images on the device of this process."""
+    from ganlib.runs import parallel, training
 
     lr, out = options["lr"], options["out"]
     given = {"lr_g": lr, "lr_d": lr} | {k: v for k, v in options.items() if v is not None}
-    given = {k: v for k, v in given.items() if k in runs.SETTINGS and v is not None}
-    if "device" in given:
-        given["device"] = runs.pick_device(given["device"], n_processes).type
-    if old and n_processes != old["n_processes"]:
-        raise ValueError(
-            f"the run in {out} was begun by {old['n_processes']} processes, got {n_processes}: "
-            f"torchrun --nproc-per-node {old['n_processes']}"
+    given = {k: v for k, v in given.items() if k in TYPES and v is not None}
+    old = asdict(contents["settings"]) if contents else None
+    values = settle(given, old, n_processes, out)
+    device = parallel.pick_device(values["device"], n_processes)
+    values["device"] = device.type
+    images = parallel.from_rank_0(
+        lambda: training.load_training_images(
+            values["dataset"], options["data_dir"], options["download"]
         )
-    for name, value in given.items():
-        if old and name != "steps" and value != old[name]:
-            raise ValueError(
-                f"the run in {out} has {_flag(name)} {old[name]}, got {value}: leave the option "
-                "out, or start a run in another --out"
-            )
-    values: dict[str, Any] = (
-        (old or COMMON | MODELS[options["model"]]) | given | {"n_processes": n_processes}
     )
-    device = runs.pick_device(values["device"], n_processes)
-    _check(values)
-    return device, values | {"device": device.type}
-
-
-def _check(values: dict[str, Any]) -> None:
-    """Refuse values that fit their own ranges, but not each other."""
-    if values["model"] == "conv" and values["dataset"] == "cifar10":
+    if options["epochs"]:
+        values["steps"] = math.ceil(options["epochs"] * len(images) / values["batch_size"])
+    if old and values["steps"] < old["steps"]:
         raise ValueError(
-            "conv draws 28 x 28 gray images, those of cifar10 are 32 x 32 in color: take maxout "
-            "or mlp"
+            f"a total of {old['steps']} steps or more expected, with which the run in {out} "
+            f"was begun, got {values['steps']}"
         )
-    for name in ("lr_g", "lr_d", "average"):
-        if not math.isfinite(values[name]):
-            raise ValueError(f"a finite --{_flag(name)} expected, got {values[name]}")
-    batch, n = values["batch_size"], values["n_processes"]
-    if batch % n or batch < 2 * n:
-        raise ValueError(
-            f"a --batch-size expected that {n} processes share equally, 2 or more for each, got "
-            f"{batch}"
-        )
-    if values["compile"] and n > 1:
-        raise ValueError(f"--compile works in one process, got {n}: leave it out")
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
+    return Settings(**values), images.to(device)
 
 
 def _summary_writer() -> Any:
@@ -330,61 +300,75 @@ def _command() -> str:
     return f"{start} {shlex.join(sys.argv[1:])}"
 
 
-@main.command()
-@click.argument("run", type=PATH)
+@main.command("sample")
+@run_argument
 @click.option("--out", type=FILE, required=True, help="The PNG to write.")
 @click.option("--n", type=click.IntRange(1, 10**5), default=64, show_default=True,
               help="Number of images.")  # fmt: skip
-@click.option("--seed", type=SEED, default=0, show_default=True)
-def sample(run: Path, out: Path, n: int, seed: int) -> None:
+@seed_option
+@force
+def sample_command(run: Path, out: Path, n: int, seed: int, force: bool) -> None:
     """Draw a grid of images from RUN, a run's folder or checkpoint.
 
-    By the running average of G, if the run has one.
+    By the running average of G, if the run has one. The i-th image depends on RUN, --seed and i
+    alone, not on --n. A file that is there is replaced if this command made it.
     """
     if out.suffix.lower() != ".png":
         raise Refused(f"--out FILE.png expected, got {out}")
     import torch
 
-    from ganlib import runs
+    from ganlib.runs import evaluation, folder
 
     torch.set_float32_matmul_precision("medium")
-    runs.write_grid(out, runs.draw_samples(runs.load_run(run), n, seed))
+    contents = folder.load_run(run)
+    folder.check_output(out, "ganlib sample", folder.checkpoint_of(run), force)
+    folder.write_grid(out, evaluation.draw_samples(contents, n, seed), "ganlib sample")
     click.echo(f"{n} images in {out}")
 
 
-@main.command()
-@click.argument("run", type=PATH)
+@main.command("evaluate")
+@run_argument
 @click.option("--n", type=click.IntRange(10, 10**5), default=2000, show_default=True,
               help="Number of generated images.")  # fmt: skip
 @data_dir
 @download
-@click.option("--seed", type=SEED, default=0, show_default=True)
+@seed_option
 @click.option("--json", "json_file", type=FILE, help="Write the table into this file, too.")
-def evaluate(
-    run: Path, n: int, data_dir: Path | None, download: bool, seed: int, json_file: Path | None
+@force
+def evaluate_command(
+    run: Path,
+    n: int,
+    data_dir: Path | None,
+    download: bool,
+    seed: int,
+    json_file: Path | None,
+    force: bool,
 ) -> None:
     """Measure images of RUN, a run's folder or checkpoint, as chapter 9 does, beside real ones.
 
     Real images are held-out ones (for the Parzen window, which is scored on those, training
-    images). The digit classifier's measures are for digits, mnist5k and mnist, only.
+    images). The digit classifier's measures are for digits, mnist5k and mnist, only. A --json file
+    that is there is replaced if this command made it.
     """
     import torch
 
-    from ganlib import runs
+    from ganlib.records import provenance, write_record
+    from ganlib.runs import evaluation, folder
 
     torch.set_float32_matmul_precision("highest")  # rounding would move distances and scores
-    contents = runs.load_run(run)
-    if json_file is not None:
-        runs.make_writable(json_file.parent)  # before the evaluation, not after it
-    rows = runs.evaluate_run(contents, n, seed, data_dir, download)
+    contents = folder.load_run(run)
+    if json_file is not None:  # before the evaluation, not after it
+        folder.check_output(json_file, "ganlib evaluate", folder.checkpoint_of(run), force)
+        folder.make_writable(json_file.parent)
+    rows = evaluation.evaluate_run(contents, n, seed, data_dir, download)
     dataset, step = contents["settings"].dataset, contents["state"]["step"]
+    if json_file is not None:  # before the output, which a closed pipe may end
+        told = {"made_by": "ganlib evaluate", "command": _command(), **provenance("cpu")}
+        told |= {"step": step, "n": n, "seed": seed, "measures": [row._asdict() for row in rows]}
+        write_record(json_file, told)
     click.echo(f"{run}: {contents['settings'].model} on {dataset}, step {step}")
     click.echo(f"{'':28} {'real':>10} {'generated':>10}  taken on")
     for row in rows:
         click.echo(f"{row.measure:28} {row.real:10.4g} {row.fake:10.4g}  {row.sizes}")
-    if dataset not in runs.DIGITS:
+    if dataset not in evaluation.DIGITS:
         click.echo(f"The digit classifier does not apply to {dataset}: its measures are left out.")
-    if json_file is not None:
-        told = {"command": _command(), **runs.provenance(torch.device("cpu"))}
-        told |= {"step": step, "n": n, "seed": seed, "measures": [row._asdict() for row in rows]}
-        runs.write_json(json_file, told)

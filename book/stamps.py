@@ -14,6 +14,7 @@ def stamp(executed: Path, key: str, seconds: float) -> None:
 
     import ganlib
     from ganlib.data import load_images
+    from ganlib.records import cpu_name
 
     notebook = nbformat.read(executed, 4)
     sources = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
@@ -25,7 +26,7 @@ def stamp(executed: Path, key: str, seconds: float) -> None:
     notebook.metadata["key"] = key
     notebook.metadata["run"] = (
         f"Run on {time.strftime('%Y-%m-%d')} in {seconds:.0f} s on "
-        f"{torch.cuda.get_device_name() if cuda else f'a CPU ({_processor()})'}, with torch "
+        f"{torch.cuda.get_device_name() if cuda else f'a CPU ({cpu_name()})'}, with torch "
         f"{torch.__version__}, ganlib {ganlib.__version__} and Python "
         f"{platform.python_version()}; data: {data}."
     )
@@ -39,12 +40,3 @@ def foot(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
         raise ValueError(f"{name} was not run from its first cell to its last: make book")
     text = f"```{{div}} provenance\n{notebook.metadata['run']}\n```"
     return nbformat.v4.new_markdown_cell(text, id="provenance")
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [row.split(":")[1].strip() for row in file if row.startswith("model name")]
-    except OSError:
-        names = []
-    return (names or [platform.processor() or platform.machine()])[0]
