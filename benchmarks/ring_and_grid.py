@@ -1,46 +1,44 @@
-"""Three GANs on PacGAN's ring of 8 and grid of 25 Gaussians, 10 seeds: are all modes found?
+"""GANs on PacGAN's ring of 8 and grid of 25 Gaussians, 10 seeds: are all modes found?
 
-    python benchmarks/ring_and_grid.py        (about 75 to 105 minutes of one CPU core)
+    python benchmarks/ring_and_grid.py        (about two and a half hours of one CPU core)
 
 Writes book/results/10_ring_and_grid.json: a row for each target, method and seed (modes found and
 high-quality share of 2,500 samples as in PacGAN, the share of the rarest mode, process time per
-seed), their curves over training, 500 points of the first seed of each target and method, and the
-provenance. A row that the file already holds is not run again: an interrupted call goes on when it
-is made again.
+seed), the mean curves over training, 500 points of the first seed of each target and method, and
+the provenance. A row that the file already holds is not run again: an interrupted call goes on when
+it is made again; two calls, one a target, may run beside each other.
 
-All share networks, batch and number of steps, and each has the same settings on both targets.
-`nonsaturating` is `recipe` with the non-saturating loss of G instead of the sum of its two losses.
-The settings come from trials on seeds 100 to 107; `recipe` had not been run on seeds 20 to 29
-before. (Seeds 10 to 19 had been seen by earlier versions, `nonsaturating` among them, which found
-24 of 25 modes of the grid on one of them.)
-A group of seeds is trained at once: weight w of all of them is one tensor (seeds, ...), and since
-every seed draws from an `rng` of its own and the loss is the sum of the seeds' losses, no seed
-sees another. Trained at torch's matmul precision "medium": bfloat16 factors on a CPU with AMX.
+All methods share networks, batch and number of steps, and each has the same settings on both
+targets. `nonsaturating` is `recipe` with the non-saturating loss of G instead of the sum of its two
+losses. The settings come from trials on seeds 100 to 107; no method had been run on seeds 30 to 39
+before. All ten seeds are trained at once (`ganlib.seeds`), with products of matrices in bfloat16.
 """
 
 import argparse
 import json
 import math
-import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import leaky_relu_, softplus
-from torch.optim import Adam, Optimizer
+from common import RESULTS, go_on, new_record, scale_lr
+from torch import Tensor, nn
+from torch.optim import Adam
 
 from ganlib.data import grid_of_gaussians, ring_of_gaussians
-from ganlib.metrics import mode_coverage
-from ganlib.runs import provenance
+from ganlib.games import gan_loss_d
+from ganlib.losses import minimax_generator_loss, nonsaturating_generator_loss
+from ganlib.metrics import mode_coverage, squared_distances
+from ganlib.models import InBfloat16, mlp
+from ganlib.records import write_record
+from ganlib.seeds import train_seeds
+from ganlib.trainer import State, generate, running_average
 
-FILE = Path(__file__).parents[1] / "book" / "results" / "10_ring_and_grid.json"
-STEPS, BATCH, LATENT_DIM, WIDTH_G, WIDTH_D = 60_000, 256, 2, 128, 128
-SEEDS, GROUP = list(range(20, 30)), 5  # five seeds at once
-CHECKPOINTS, BLOCK = 20, 50  # curves have 20 points; numbers are drawn for 50 steps at once
+FILE = RESULTS / "10_ring_and_grid.json"
+STEPS, BATCH, WIDTH, SEEDS = 60_000, 256, 128, list(range(30, 40))
 TARGETS = {"ring": ring_of_gaussians, "grid": grid_of_gaussians}
 
 
@@ -57,8 +55,7 @@ class Settings:
     """
 
     both_losses: bool
-    lr_g: float
-    lr_d: float
+    lr: float
     betas: tuple[float, float]
     decay: bool
     noise: float
@@ -68,118 +65,97 @@ class Settings:
 
 
 METHODS = {
-    "recipe": Settings(True, 1e-3, 1e-3, (0.0, 0.999), True, 0.3, 0.02, 0.8, 0.999),
-    "plain": Settings(False, 2e-4, 2e-4, (0.5, 0.999), False, 0.0, 0.0, 1.0, 0.0),
-    "nonsaturating": Settings(False, 1e-3, 1e-3, (0.0, 0.999), True, 0.3, 0.02, 0.8, 0.999),
+    "recipe": Settings(True, 1e-3, (0.0, 0.999), True, 0.3, 0.02, 0.8, 0.999),
+    "plain": Settings(False, 2e-4, (0.5, 0.999), False, 0.0, 0.0, 1.0, 0.0),
+    "nonsaturating": Settings(False, 1e-3, (0.0, 0.999), True, 0.3, 0.02, 0.8, 0.999),
 }
 
 
-def stacked_mlp(sizes: list[int], rngs: list[torch.Generator]) -> list[Tensor]:
-    """Weights (seeds, in, out), He-uniform, and zero biases (seeds, 1, out), one pair a layer."""
-    weights = []
-    for n_in, n_out in pairwise(sizes):
-        bound = math.sqrt(6 / n_in)
-        w = torch.stack([2 * torch.rand(n_in, n_out, generator=rng) - 1 for rng in rngs]) * bound
-        weights += [w.requires_grad_(), torch.zeros(len(rngs), 1, n_out, requires_grad=True)]
-    return weights
+def new_state(settings: Settings, seed: int) -> State:
+    """The networks of one seed, their optimizers and, if wanted, the running average."""
+    torch.manual_seed(seed)
+    generator = mlp([2, WIDTH, WIDTH, WIDTH, 2], nn.ReLU)
+    discriminator = mlp([2, WIDTH, WIDTH, WIDTH, 1], partial(nn.LeakyReLU, 0.2))
+    for layer in [*generator, *discriminator]:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    generator = InBfloat16(generator)
+    discriminator = InBfloat16(discriminator.append(nn.Flatten(0)))
+    opt_g, opt_d = (
+        Adam(network.parameters(), settings.lr, settings.betas, fused=True)
+        for network in (generator, discriminator)
+    )
+    state = State(generator, discriminator, opt_g, opt_d, torch.Generator().manual_seed(seed))
+    if settings.average:
+        state.average = running_average(generator, settings.average)
+    return state
 
 
-def forward(weights: list[Tensor], x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """(seeds, n, in) to (seeds, n, out); the last layer is linear."""
-    *hidden, (w, b) = zip(weights[::2], weights[1::2], strict=True)
-    for w_hidden, b_hidden in hidden:
-        x = activation(torch.baddbmm(b_hidden, x, w_hidden))
-    return torch.baddbmm(b, x, w)
+def loss_d(generator: Any, discriminator: Any, batch: tuple[Tensor, ...]) -> Any:
+    """L_D on noisy real points and on generated ones with noise."""
+    x_real, z, noise = batch
+    noisy: Any = lambda z: generator(z) + noise  # noqa: E731
+    return gan_loss_d(noisy, discriminator, (x_real, z))
 
 
-def generator(weights: list[Tensor], z: Tensor) -> Tensor:
-    return forward(weights, z, torch.relu_)
-
-
-def discriminator(weights: list[Tensor], x: Tensor) -> Tensor:
-    """Logits (seeds, n)."""
-    return forward(weights, x, lambda h: leaky_relu_(h, 0.2)).squeeze(2)
-
-
-def update(loss: Tensor, weights: list[Tensor], optimizer: Optimizer) -> None:
-    for w, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-        w.grad = gradient
-    optimizer.step()
+def loss_g(generator: Any, discriminator: Any, batch: tuple[Tensor, ...], both: bool) -> Any:
+    """The non-saturating L_G, or its sum with the minimax one."""
+    _, z, noise = batch
+    logits = discriminator(generator(z) + noise)
+    loss = nonsaturating_generator_loss(logits)
+    return loss + minimax_generator_loss(logits) if both else loss, {}
 
 
 def train_group(target: str, settings: Settings, seeds: list[int], steps: int) -> list[dict]:
     """Train one GAN for each seed, all at once; a record of each, with a sample of 500 points."""
     start = time.process_time()
-    mixture = TARGETS[target]().component_distribution
-    centers, std = mixture.mean, mixture.stddev[0, 0].item()
+    components = TARGETS[target]().component_distribution
+    centers, std = components.mean, components.stddev[0, 0].item()
     scale = (centers.square().mean() + std**2).sqrt()  # the networks see data of variance 1
-    rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
-    g = stacked_mlp([LATENT_DIM, WIDTH_G, WIDTH_G, WIDTH_G, 2], rngs)
-    d = stacked_mlp([2, WIDTH_D, WIDTH_D, WIDTH_D, 1], rngs)
-    opt_g = Adam(g, lr=settings.lr_g, betas=settings.betas, fused=True)
-    opt_d = Adam(d, lr=settings.lr_d, betas=settings.betas, fused=True)
-    g_average = [w.detach().clone() for w in g]
-    test_rngs = [torch.Generator().manual_seed(1000 + seed) for seed in seeds]
-    test_z = torch.stack([torch.randn(2500, LATENT_DIM, generator=rng) for rng in test_rngs])
-    curves = [[] for _ in seeds]
+    states, level = [new_state(settings, seed) for seed in seeds], torch.tensor(settings.noise)
+    rngs = [torch.Generator().manual_seed(1000 + seed) for seed in seeds]
+    test_z = {id(s): torch.randn(2500, 2, generator=r) for s, r in zip(states, rngs, strict=True)}
 
-    def draw_block() -> tuple[Tensor, list[Tensor]]:
-        """Real points, and six normal draws of width 2 a step, each (BLOCK, seeds, BATCH, 2)."""
-        shape = (BLOCK, BATCH)
-        mode = torch.stack([torch.randint(len(centers), shape, generator=r) for r in rngs], 1)
-        normal = torch.stack([torch.randn(*shape, 12, generator=r) for r in rngs], 1).split(2, 3)
-        return (centers[mode] + std * normal[0]) / scale, list(normal[1:])
+    def draw(rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        mode = torch.randint(len(centers), (BATCH,), generator=rng)
+        spread, noise_real, z, noise_fake = torch.randn(4, BATCH, 2, generator=rng)
+        x_real = (centers[mode] + std * spread) / scale
+        return x_real + level * noise_real, z, level * noise_fake
 
-    for step in range(steps):
-        if step % BLOCK == 0:
-            block_real, block_normal = draw_block()
-        x_real = block_real[step % BLOCK]
-        noise_real, z_d, noise_d, z_g, noise_g = (n[step % BLOCK] for n in block_normal)
-        noise = settings.noise
-        if noise:
-            share = min(1.0, step / (settings.noise_until * steps))
-            noise *= (settings.noise_last / settings.noise) ** share
+    def before_step(state: State) -> None:
+        if settings.noise:
+            share = min(1.0, state.step / (settings.noise_until * steps))
+            level.fill_(settings.noise * (settings.noise_last / settings.noise) ** share)
         if settings.decay:
-            factor = (1 + math.cos(math.pi * step / steps)) / 2
-            opt_g.param_groups[0]["lr"] = settings.lr_g * factor
-            opt_d.param_groups[0]["lr"] = settings.lr_d * factor
+            scale_lr(state, (1 + math.cos(math.pi * state.step / steps)) / 2)
 
-        # L_D and L_G as in ganlib.losses, a mean per seed, summed over the seeds.
-        with torch.no_grad():
-            x_fake = generator(g, z_d)
-        both = torch.cat([x_real + noise * noise_real, x_fake + noise * noise_d], dim=1)
-        real_logits, fake_logits = discriminator(d, both).split(BATCH, dim=1)
-        update((softplus(-real_logits) + softplus(fake_logits)).mean(1).sum(), d, opt_d)
-        fake_logits = discriminator(d, generator(g, z_g) + noise * noise_g)
-        losses_g = -fake_logits if settings.both_losses else softplus(-fake_logits)
-        update(losses_g.mean(1).sum(), g, opt_g)
+    def points(state: State) -> Tensor:
+        return scale * generate(state.sampling_generator, test_z[id(state)], batch_size=2500)
 
-        with torch.no_grad():
-            keep = settings.average if step else 0.0  # the first update copies G
-            for average, w in zip(g_average, g, strict=True):
-                average.lerp_(w, 1 - keep)
-            if (step + 1) % max(1, steps // CHECKPOINTS) == 0 or step + 1 == steps:
-                points = scale * generator(g_average, test_z)
-                found = [mode_coverage(x, centers, std) for x in points]
-                for curve, (modes, high_quality) in zip(curves, found, strict=True):
-                    curve.append([step + 1, modes, round(high_quality, 4)])
-                modes, quality = (sum(f[i] for f in found) / len(found) for i in (0, 1))
-                print(f"{step + 1:6d} steps: {modes:.1f} modes, {quality:.3f}", flush=True)
-    seconds = (time.process_time() - start) / len(seeds)
-    shares = [rarest_share(x, centers, std) for x in points]
-    rounded = [[[round(u, 3) for u in point] for point in x[:500].tolist()] for x in points]
-    return [
-        {"seed": seed, "steps": steps, "modes": curve[-1][1], "high_quality": curve[-1][2],
-         "rarest": round(share, 4), "cpu_seconds": round(seconds, 1), "curve": curve, "points": xy}
-        for seed, curve, share, xy in zip(seeds, curves, shares, rounded, strict=True)
-    ]  # fmt: skip
+    every = max(1, steps // 20)
+    train_seeds(states, draw, loss_d, partial(loss_g, both=settings.both_losses), until=steps,
+                before_step=before_step, snapshot=points, log_every=every,
+                snapshot_at=[*range(every, steps, every), steps])  # fmt: skip
+    seconds = round((time.process_time() - start) / len(seeds), 1)
+    looks = [state.history.snapshots for state in states]
+    return [row(seed, x, centers, std, seconds) for seed, x in zip(seeds, looks, strict=True)]
 
 
-def rarest_share(samples: Tensor, centers: Tensor, std: float) -> float:
-    """Share of the samples that are high-quality ones of the rarest mode, times modes (1: even)."""
-    distance, nearest = torch.cdist(samples, centers).min(1)
-    counts = nearest[distance <= 3 * std].bincount(minlength=len(centers))
-    return counts.min().item() * len(centers) / len(samples)
+def row(seed: int, looks: dict[int, Tensor], centers: Tensor, std: float, seconds: float) -> dict:
+    """What is recorded of one seed, from its samples at some steps; `rarest` is 1 if all are even.
+
+    `rarest` is the share of high-quality samples at the rarest mode, times the number of modes.
+    """
+    curve = [[step, *mode_coverage(x, centers, std)] for step, x in looks.items()]
+    curve = [[step, modes, round(share, 4)] for step, modes, share in curve]
+    steps, modes, high_quality = curve[-1]
+    squared, nearest = squared_distances(looks[steps], centers).min(1)
+    counts = nearest[squared <= (3 * std) ** 2].bincount(minlength=len(centers))
+    rarest = round(counts.min().item() * len(centers) / len(nearest), 4)
+    xy = [[round(u, 3) for u in point] for point in looks[steps][:500].tolist()]
+    return {"seed": seed, "steps": steps, "modes": modes, "high_quality": high_quality,
+            "rarest": rarest, "cpu_seconds": seconds, "curve": curve, "points": xy}  # fmt: skip
 
 
 def mean_curves(rows: list[dict]) -> list[dict]:
@@ -193,66 +169,40 @@ def mean_curves(rows: list[dict]) -> list[dict]:
     return curves
 
 
-def write(record: dict, file: Path) -> None:
-    """One line for each key and for each element of a list, moved into place when complete."""
-    lines = []
-    for key, value in record.items():
-        text = json.dumps(value)
-        if isinstance(value, list):
-            text = "[\n  " + ",\n  ".join(json.dumps(v) for v in value) + "\n ]"
-        lines.append(f" {json.dumps(key)}: {text}")
-    part = file.with_suffix(".part")
-    part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    os.replace(part, file)
-
-
-def read(file: Path) -> dict | None:
-    return json.loads(file.read_text()) if file.exists() else None
+def add_rows(record: dict, new: list[dict], file: Path) -> None:
+    """Add rows to those that the file holds by now, since another call may have written to it."""
+    record = json.loads(file.read_text()) if file.exists() else record
+    record["points"].append({k: new[0][k] for k in ("target", "method", "seed", "points")})
+    record["rows"] += [{k: v for k, v in row.items() if k != "points"} for row in new]
+    record["curves"] = mean_curves(record["rows"])
+    record["total_cpu_seconds"] = round(sum(row["cpu_seconds"] for row in record["rows"]), 1)
+    write_record(file, record)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--target", choices=[*TARGETS, "both"], default="both")
+    parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--file", type=Path, default=FILE)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    # Hidden products in bfloat16 where the CPU has them: 1.4 times as many steps a second.
-    torch.set_float32_matmul_precision("medium")
-    record = {
-        "command": "python benchmarks/ring_and_grid.py",
-        **provenance(torch.device("cpu")),
-        "networks": f"G {LATENT_DIM}-{WIDTH_G}-{WIDTH_G}-{WIDTH_G}-2 ReLU, "
-        f"D 2-{WIDTH_D}-{WIDTH_D}-{WIDTH_D}-1 LeakyReLU 0.2, batch {BATCH}",
-        "settings": {name: asdict(settings) for name, settings in METHODS.items()},
-        "total_cpu_seconds": 0.0,
-        "rows": [],
-        "curves": [],
-        "points": [],
-    }
-    if (before := read(args.file)) is not None:
-        same = json.loads(json.dumps(record))  # tuples as lists
-        if any(before[key] != same[key] for key in ("networks", "settings")):
-            raise SystemExit(f"{args.file} holds runs with other settings: move it away first")
-    for method, settings in METHODS.items():
-        for target in TARGETS if args.target == "both" else [args.target]:
+    networks = f"G 2-{WIDTH}-{WIDTH}-{WIDTH}-2 ReLU, D 2-{WIDTH}-{WIDTH}-{WIDTH}-1 LeakyReLU 0.2"
+    networks += f", batch {BATCH}, products in bfloat16"
+    record = new_record(
+        "ring_and_grid.py", networks=networks, settings={n: asdict(m) for n, m in METHODS.items()},
+        total_cpu_seconds=0.0, rows=[], curves=[], points=[],
+    )  # fmt: skip
+    record = go_on(args.file, record, lambda r: (r["networks"], r["settings"]))
+    for method in args.method:
+        for target in args.target:
             what = {"target": target, "method": method}
-            record = read(args.file) or record
             done = [r["seed"] for r in record["rows"] if what.items() <= r.items()]
-            left = [seed for seed in args.seeds if seed not in done]
-            for seeds in (left[i : i + GROUP] for i in range(0, len(left), GROUP)):
+            if seeds := [seed for seed in args.seeds if seed not in done]:
                 print(target, method, "seeds", *seeds, flush=True)
-                new = [what | run for run in train_group(target, settings, seeds, args.steps)]
-                points = [what | {"seed": r["seed"], "points": r.pop("points")} for r in new]
-                record = read(args.file) or record  # the other target may run beside this one
-                if not done and seeds[0] == left[0]:
-                    record["points"].append(points[0])
-                rows = record["rows"]
-                rows += new
-                record["curves"] = mean_curves(rows)
-                record["total_cpu_seconds"] = round(sum(r["cpu_seconds"] for r in rows), 1)
-                write(record, args.file)
+                rows = train_group(target, METHODS[method], seeds, args.steps)
+                add_rows(record, [what | row for row in rows], args.file)
 
 
 if __name__ == "__main__":
