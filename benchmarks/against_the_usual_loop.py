@@ -1,243 +1,225 @@
 """ganlib's trainer against the usual training loop: same networks, batch and work, one CPU thread.
 
-    python benchmarks/against_the_usual_loop.py    (5 minutes of a core, half of it compiling)
+    python benchmarks/against_the_usual_loop.py        (8 minutes of a core, half of it compiling)
 
-The usual loop is the one that tutorials write: a DataLoader over PIL images with ToTensor and
-Normalize, torch.randn, a sigmoid and BCELoss, torch's default Adam, gradients of both networks in
-G's update, D's update on the fakes just made for G's, two passes of D, `.item()` at each step.
-ganlib's side is `ganlib.trainer.train` with what the command line sets: uint8 tensors, fused Adam,
-matmul precision "medium"; the convolutional pair is in channels_last. It draws fresh fakes for
-each player, as Algorithm 1 does, which is more work. Rows:
+The loop and the networks (of two public scripts, and of chapters 7 and 8) are in usual_loop.py;
+`--public FOLDER`, a clone of their repository with MNIST in data/mnist, times the scripts, too.
+ganlib's side is `ganlib.trainer.train` with fused Adam on uint8 tensors. It draws fresh fakes for
+each player, as Algorithm 1 does, which is more work. Its rows:
 
-float32               as `ganlib train`
-fakes reused          the same, but one batch of fakes serves both updates, as in the usual loop
-bfloat16              as `ganlib train --bf16`
-compiled              as `ganlib train --compile`, in float32 and in bfloat16
-exact ...             at matmul precision "highest"; only where "medium" is not exact (AMX units)
+exact float32         matrix products at torch's precision "highest"
+float32               at "medium", as `ganlib train`
+bfloat16              networks wrapped in `InBfloat16`, as `ganlib train --bf16`
+..., contiguous       convolutions without the layout (channels last) that State gives them
+bfloat16, compiled    `step=compiled_step()`
 
-Each pair is measured in rounds; a round runs a block of steps of every row, and a row's number is
-the median over rounds of process CPU time (one thread: equal to wall time on an idle machine).
-The table and its provenance are written to book/results/speed.json.
+Rows take turns, a block of steps each; a row's number is the median of process CPU time (one
+thread: wall time on an idle machine). A floor is what the counted floating-point operations take at
+the rate of the networks' own products or convolutions, forward and backward, in the same rounds.
+`apart`: distance of G's and D's weights after 20 steps in bfloat16 and in float32, over the way.
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from torch.utils.flop_counter import FlopCounterMode
+from usual_loop import PAIRS, Pair, PublicScript, at_side, error_of_medium, usual_loop
 
-from ganlib.compiled import compiled_step
 from ganlib.data import image_sampler, load_images
-from ganlib.losses import (
-    discriminator_loss,
-    gan_loss_d,
-    gan_loss_g,
-    in_bfloat16,
-    nonsaturating_generator_loss,
-    real_and_fake_logits,
-)
-from ganlib.models import ConvDiscriminator, ConvGenerator, MaxoutDiscriminator, MLPGenerator, mlp
-from ganlib.runs import provenance
-from ganlib.trainer import State, frozen, train, train_step
+from ganlib.games import gan_loss_d, gan_loss_g
+from ganlib.models import InBfloat16
+from ganlib.records import provenance, write_record
+from ganlib.runs.compiled import compiled_step
+from ganlib.trainer import State, train, train_step
 
-Block = Callable[[int], object]  # runs that many steps
-BETAS, LR = (0.5, 0.999), 2e-4
-GOALS = {
-    "mlp-bn": {"float32": 2.4, "fakes reused": 2.7, "bfloat16": 3.3},
-    "maxout": {"float32": 2.1, "bfloat16": 2.5},
-    "conv": {"float32": 1.2, "bfloat16": 1.6},
-}
+Block = Callable[[int], float]  # runs that many steps and returns the seconds of CPU time
+aten = torch.ops.aten
 RESULT = Path(__file__).parents[1] / "book" / "results" / "speed.json"
 
 
-def new_pair(name: str) -> tuple[MLPGenerator | ConvGenerator, nn.Module]:
-    """A generator and a discriminator: images in [0, 1], logits (n,)."""
-    torch.manual_seed(0)
-    if name == "mlp-bn":
-        layers = mlp([784, 512, 256, 1], nn.LeakyReLU)
-        generator = MLPGenerator(100, (128, 256, 512, 1024), batch_norm=True)
-        return generator, nn.Sequential(nn.Flatten(), layers, nn.Flatten(0))
-    if name == "maxout":
-        return MLPGenerator(), MaxoutDiscriminator()
-    return ConvGenerator(), ConvDiscriminator()
+def timed(run: Callable[[int], Any], precision: str) -> Block:
+    """A block of steps in this process, at that precision of matrix products."""
 
-
-class Pictures(Dataset):
-    """Digits as torchvision gives them, PIL images put through a transform; with one label."""
-
-    def __init__(self, images: Tensor):
-        # Mean 0 and deviation 1 cost what 0.5 and 0.5 do, and leave [0, 1], where the networks work
-        normalize = transforms.Normalize((0.0,), (1.0,))
-        self.transform = transforms.Compose([transforms.ToTensor(), normalize])
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        x: Any = self.transform(Image.fromarray(self.images[index, 0].numpy()))
-        return x, 0
-
-
-def usual_loop(name: str, batch: int, images: Tensor) -> Block:
-    """The loop that tutorials write."""
-    generator, discriminator = new_pair(name)
-    opt_g = torch.optim.Adam(generator.parameters(), lr=LR, betas=BETAS)
-    opt_d = torch.optim.Adam(discriminator.parameters(), lr=LR, betas=BETAS)
-    criterion = nn.BCELoss()
-
-    def probability(x: Tensor) -> Tensor:
-        return torch.sigmoid(discriminator(x))
-
-    loader = DataLoader(Pictures(images), batch, shuffle=True, drop_last=True)
-    data = chain.from_iterable(repeat(loader))  # epoch after epoch
-
-    def block(steps: int) -> None:
-        torch.set_float32_matmul_precision("highest")
-        for _ in range(steps):
-            x_real, _ = next(data)
-            real_target, fake_target = torch.ones(batch), torch.zeros(batch)
-            opt_g.zero_grad()
-            x_fake = generator(torch.randn(batch, generator.latent_dim))
-            loss_g = criterion(probability(x_fake), real_target)
-            loss_g.backward()
-            opt_g.step()
-            opt_d.zero_grad()
-            loss_real = criterion(probability(x_real), real_target)
-            loss_fake = criterion(probability(x_fake.detach()), fake_target)
-            loss_d = (loss_real + loss_fake) / 2
-            loss_d.backward()
-            opt_d.step()
-            _ = loss_d.item(), loss_g.item()  # the progress line
+    def block(steps: int) -> float:
+        torch.set_float32_matmul_precision(precision)
+        start = time.process_time()
+        run(steps)
+        return time.process_time() - start
 
     return block
 
 
-def step_reusing_fakes(state: State, draw, *_) -> dict[str, Tensor]:
-    """G's fakes serve both updates, as in the usual loop; the rest is ganlib's."""
-    x_real, z = draw(state.rng)
-    x_fake = state.generator(z)
-    logits = real_and_fake_logits(state.discriminator, x_real, x_fake.detach())
-    loss_d = discriminator_loss(*logits)
-    state.opt_d.zero_grad()
-    loss_d.backward()
-    state.opt_d.step()
-    with frozen(state.discriminator):
-        loss_g = nonsaturating_generator_loss(state.discriminator(x_fake))
-        state.opt_g.zero_grad()
-        loss_g.backward()
-    state.opt_g.step()
-    return {"loss/D": loss_d.detach(), "loss/G": loss_g.detach()}
+def ganlib_state(pair: Pair, row: str) -> State:
+    torch.manual_seed(0)
+    wrap = InBfloat16 if "bfloat16" in row else lambda network: network
+    networks = [wrap(network) for network in pair.networks()]
+    opt_g, opt_d = (torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999), fused=True)
+                    for n in networks)  # fmt: skip
+    state = State(networks[0], networks[1], opt_g, opt_d, torch.Generator().manual_seed(0))
+    if "contiguous" in row:
+        for weight in (w for network in networks for w in network.parameters()):
+            weight.data = weight.data.contiguous()
+    return state
 
 
-def ganlib_loop(name: str, batch: int, images: Tensor, row: str) -> Block:
+def ganlib_loop(pair: Pair, images: Tensor, row: str) -> Callable[[int], None]:
     """ganlib's trainer, with the options that the row's name tells."""
-    generator, discriminator = new_pair(name)
-    if name == "conv":
-        for network in (generator, discriminator):
-            network.to(memory_format=torch.channels_last)  # in place
-    opt_g, opt_d = (
-        torch.optim.Adam(network.parameters(), LR, BETAS, fused=True)
-        for network in (generator, discriminator)
-    )
-    state = State(generator, discriminator, opt_g, opt_d, torch.Generator().manual_seed(0))
-    draw = image_sampler(images, batch, generator.latent_dim)
-    loss_d, loss_g, step = gan_loss_d, gan_loss_g, train_step
-    if "bfloat16" in row:
-        loss_d, loss_g = in_bfloat16(loss_d), in_bfloat16(loss_g)
-    if "reused" in row:
-        step = step_reusing_fakes
-    if "compiled" in row:  # made once: each call of train(compile=True) would compile anew
-        step = compiled_step(state, loss_d, loss_g, 1)
+    state = ganlib_state(pair, row)
+    draw = image_sampler(images, pair.batch, pair.latent_dim)
+    step = compiled_step() if "compiled" in row else train_step
 
-    def block(steps: int) -> None:
-        torch.set_float32_matmul_precision("highest" if "exact" in row else "medium")
-        until = state.step + steps
-        train(state, draw, loss_d, loss_g, until=until, step=step, progress=False)
+    def run(steps: int) -> None:
+        train(state, draw, gan_loss_d, gan_loss_g, until=state.step + steps, step=step,
+              progress=False)  # fmt: skip
 
-    return block
+    return run
 
 
-def error_of_medium() -> float:
-    """Relative error of a product of float32 matrices at precision "medium"."""
-    torch.manual_seed(0)
-    a, b = torch.randn(64, 784), torch.randn(784, 512)
-    torch.set_float32_matmul_precision("medium")
-    exact = a.double() @ b.double()
-    return ((a @ b - exact).norm() / exact.norm()).item()
+def flops(run: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
 
 
-def cpu_name() -> str:
-    """As Linux tells it; elsewhere the kind of machine."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def products_alone(pair: Pair, dtype: torch.dtype) -> tuple[Callable[[int], None], int]:
+    """A layer's product forward and both backward, of all layers, and their operations."""
+    state, calls = ganlib_state(pair, ""), []
+    for network in (state.generator, state.discriminator):
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                layer.register_forward_hook(lambda *call: calls.append(call))
+    with torch.no_grad():
+        state.discriminator(state.generator(torch.randn(pair.batch, pair.latent_dim)))
+    calls = [(layer, x.to(dtype), layer.weight.to(dtype).detach(), slope.to(dtype))
+             for layer, (x,), slope in calls]  # fmt: skip
+
+    def run(steps: int) -> None:
+        for layer, x, w, slope in calls * steps:
+            if isinstance(layer, nn.Linear):
+                _ = x @ w.T, slope @ w, slope.T @ x
+            else:
+                rest = layer.stride, layer.padding, layer.dilation, layer.transposed
+                rest = *rest, layer.output_padding, layer.groups
+                aten.convolution(x, w, None, *rest)
+                aten.convolution_backward(slope, x, w, None, *rest, [True, True, False])
+
+    return run, flops(lambda: run(1))
 
 
-def measure(blocks: dict[str, Block], rounds: int, steps: int) -> dict[str, float]:
-    """Median milliseconds of CPU time a step, of interleaved blocks."""
+def time_pair(pair: Pair, digits: Tensor, public: Path | None, rounds: int) -> dict[str, float]:
+    """Median seconds of CPU time a step of each row, in interleaved rounds."""
+    images = at_side(digits, pair.side)
+    rows = ["exact float32", "float32", "bfloat16", "bfloat16, compiled"]
+    rows += ["float32, contiguous", "bfloat16, contiguous"] if pair.conv else []
+    blocks = {"usual loop": timed(usual_loop(pair, digits), "highest")}
+    for row in rows:
+        blocks[row] = timed(ganlib_loop(pair, images, row), precision(row))
+    for row in rows[:3]:
+        dtype = torch.bfloat16 if row == "bfloat16" else torch.float32
+        blocks[f"products, {row}"] = timed(products_alone(pair, dtype)[0], precision(row))
+    if public is not None:
+        blocks["public script"] = PublicScript(public)
     times: dict[str, list[float]] = {row: [] for row in blocks}
     for block in blocks.values():
-        block(3)
+        block(2)
     for _ in range(rounds):
         for row, block in blocks.items():
-            start = time.process_time()
-            block(steps)
-            times[row].append(1000 * (time.process_time() - start) / steps)
+            times[row].append(block(pair.steps) / pair.steps)
     return {row: statistics.median(values) for row, values in times.items()}
+
+
+def precision(row: str) -> str:
+    return "highest" if "exact" in row else "medium"
+
+
+def rows_of(
+    name: str, pair: Pair, digits: Tensor, seconds: dict[str, float]
+) -> list[dict[str, Any]]:
+    """The record's rows of a pair: milliseconds, ratios, goals, work and floors."""
+    blank = torch.zeros(1, 1, pair.side, pair.side, dtype=torch.uint8)
+    state, draw = ganlib_state(pair, ""), image_sampler(blank, pair.batch, pair.latent_dim)
+    work = flops(lambda: train_step(state, draw, gan_loss_d, gan_loss_g, 1))
+    usual = flops(lambda: usual_loop(pair, digits)(1))
+    alone = products_alone(pair, torch.float32)[1]
+    rows = []
+    for row, took in seconds.items():
+        if row.startswith("products"):
+            continue
+        ratio, goal = seconds["usual loop"] / took, pair.goals.get(row, 1.0)
+        told = {"pair": name, "batch": pair.batch, "row": row, "ms": round(1000 * took, 2),
+                "ratio": round(ratio, 2)}  # fmt: skip
+        told["GFLOP"] = round((usual if row in ("usual loop", "public script") else work) / 1e9, 2)
+        if "public script" in seconds:
+            told["over the script"] = round(seconds["public script"] / took, 2)
+        if row not in ("usual loop", "public script"):
+            kind = next(kind for kind in ("exact float32", "float32", "bfloat16") if kind in row)
+            rate = alone / seconds[f"products, {kind}"]
+            floor = work / rate
+            told |= {
+                "goal": goal,
+                "reached": ratio >= goal,
+                "GFLOP/s of products": round(rate / 1e9),
+            }
+            told |= {"floor ms": round(1000 * floor, 2), "share of floor": round(floor / took, 2)}
+        rows.append(told)
+        print(
+            "  ".join(f"{key} {value}" for key, value in told.items() if key != "batch"), flush=True
+        )
+    return rows
+
+
+def apart(pair: Pair, images: Tensor) -> list[float]:
+    """How far rounding moves the weights of G and of D in 20 steps, over the way they go."""
+    weights = {}
+    for row in ("start", "float32", "bfloat16"):
+        state, draw = ganlib_state(pair, row), image_sampler(images, pair.batch, pair.latent_dim)
+        until = 0 if row == "start" else 20
+        train(state, draw, gan_loss_d, gan_loss_g, until=until, progress=False)
+        weights[row] = [torch.cat([w.detach().flatten() for w in n.parameters()])
+                        for n in (state.generator, state.discriminator)]  # fmt: skip
+    triples = zip(*weights.values(), strict=True)
+    return [round(((b - a).norm() / (a - start).norm()).item(), 3) for start, a, b in triples]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time ganlib beside the usual loop.")
-    parser.add_argument("--pairs", nargs="+", choices=GOALS, default=list(GOALS))
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=15, help="steps in a block")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--public", type=Path, help="a clone of PyTorch-GAN, with its MNIST")
+    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    images, _ = load_images("mnist" if os.environ.get("GANLIB_DATA") else "mnist5k")
-    error = error_of_medium()
-    names = ["float32", "fakes reused", "bfloat16"]
-    names += ["exact float32", "exact, fakes reused"] if error > 1e-5 else []
-    names += ["float32 compiled", "bfloat16 compiled"] if options.compile else []
-    rows = []
-    for pair in options.pairs:
-        batch = 100 if pair == "maxout" else 64
-        blocks = {"usual loop": usual_loop(pair, batch, images)}
-        blocks |= {row: ganlib_loop(pair, batch, images, row) for row in names}
-        medians = measure(blocks, options.rounds, options.steps)
-        for row, ms in medians.items():
-            ratio, goal = medians["usual loop"] / ms, GOALS[pair].get(row)
-            rows.append({"pair": pair, "batch": batch, "row": row, "ms": round(ms, 2)})
-            rows[-1] |= {"ratio": round(ratio, 2), "goal": goal}
-            aim = f"  goal {goal}" if goal else ""
-            print(f"{pair:8}{batch:4}  {row:20}{ms:8.2f} ms {ratio:6.2f} x{aim}", flush=True)
-    arguments = "" if options.compile else " --no-compile"
+    start, rows, moved = time.process_time(), [], {}
+    digits = load_images("mnist5k")[0]
+    error, load_before = error_of_medium(), os.getloadavg()[0]
+    for name in options.pairs:
+        pair, public = PAIRS[name], None
+        if options.public is not None and name.endswith(".py"):
+            public = options.public.absolute() / "implementations" / name[:-3] / name
+        seconds = time_pair(pair, digits, public, options.rounds)
+        rows += rows_of(name, pair, digits, seconds)
+        moved[name] = apart(pair, at_side(digits, pair.side))
     record = {
-        "command": f"python benchmarks/against_the_usual_loop.py{arguments}",
-        **provenance(torch.device("cpu")),
-        "cpu": cpu_name(),
+        "command": "python benchmarks/against_the_usual_loop.py"
+        + (" --public FOLDER" if options.public else ""),
+        **provenance(),
         "seed": 0,
-        "seconds": round(time.process_time()),
-        "load": [round(load, 1) for load in os.getloadavg()],
+        "seconds": round(time.process_time() - start),
+        "load": [round(load, 1) for load in (load_before, os.getloadavg()[0])],
         "error_of_medium": error,
         "rounds": options.rounds,
-        "steps_in_a_block": options.steps,
+        "steps_in_a_block": {name: PAIRS[name].steps for name in options.pairs},
+        "apart": moved,
         "rows": rows,
     }
-    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(options.out, record)
 
 
 if __name__ == "__main__":
