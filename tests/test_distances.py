@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ganlib.data import grid_of_gaussians, ring_of_gaussians, sample_mixture
 from ganlib.metrics import (
+    frechet_distance,
+    judge_digits,
+    load_digit_classifier,
     mode_coverage,
     nearest_neighbors,
     parzen_log_likelihood,
@@ -91,3 +94,29 @@ def test_points_that_are_not_finite_are_refused(bad):
         squared_distances(torch.zeros(3, 2), x)
     with pytest.raises(ValueError, match="finite"):
         mode_coverage(x, torch.zeros(1, 2), 0.1)
+
+
+def test_coverage_of_no_samples_or_of_modes_without_width_is_refused():
+    with pytest.raises(ValueError, match=r"got 0 and std 0\.1"):
+        mode_coverage(torch.zeros(0, 2), torch.zeros(1, 2), 0.1)
+    with pytest.raises(ValueError, match="got 3 and std 0"):
+        mode_coverage(torch.zeros(3, 2), torch.zeros(1, 2), 0.0)
+
+
+def test_digits_in_another_range_are_not_judged(digits):
+    classifier, images = load_digit_classifier(), digits["test"][0][:20]
+    for wrong in (images.float(), images / 127.5 - 1):
+        with pytest.raises(ValueError, match=r"in \[0, 1\] expected, got values from"):
+            judge_digits(wrong, classifier)
+    unfinished = images / 255
+    unfinished[3, 0, 5, 5] = math.nan
+    with pytest.raises(ValueError, match="nan"):
+        judge_digits(unfinished, classifier)
+
+
+def test_the_frechet_distance_of_equal_sets_is_0_and_one_feature_is_too_few(rng):
+    features = torch.rand(300, 64, generator=rng)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(features, features) >= 0
+    with pytest.raises(ValueError, match="got 1 and 300"):
+        frechet_distance(features[:1], features)

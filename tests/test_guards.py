@@ -1,6 +1,7 @@
 """ganlib.guards: what would train wrong without a word is an error that names it."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -15,7 +16,14 @@ from ganlib.games import (
     least_squares_loss_g,
     minimax_loss_g,
 )
-from ganlib.guards import check_average, check_players, require_at_least, require_finite
+from ganlib.guards import (
+    check_average,
+    check_players,
+    require_at_least,
+    require_finite,
+    require_images,
+    require_points,
+)
 from ganlib.models import small_pair
 from ganlib.trainer import State, running_average, simultaneous_step, train, train_step
 
@@ -261,3 +269,83 @@ def test_gradient_norms_are_of_the_weights_that_each_optimizer_moves():
         squares = [float((w.grad**2).sum()) for w in optimizer.param_groups[0]["params"]]
         assert state.gradient_norms()[name].item() == pytest.approx(sum(squares) ** 0.5, rel=1e-6)
         assert state.history.series(name)[1].tolist() == [state.gradient_norms()[name].item()]
+
+
+POINTS = torch.zeros(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (torch.zeros(4), POINTS),
+        (POINTS, torch.zeros(4)),
+        (torch.zeros(4, 2, 1), POINTS),
+        (POINTS, torch.zeros(4, 2, 1)),
+        (POINTS, torch.zeros(4, 3)),
+        (POINTS, torch.zeros(0, 2)),
+    ],
+    ids=lambda points: str(tuple(points.shape)),
+)
+def test_points_of_other_shapes_are_refused_with_both_shapes(x, y):
+    with pytest.raises(ValueError, match="expected, got") as refusal:
+        require_points(x, y)
+    assert str(refusal.value).endswith(f"{tuple(x.shape)} and {tuple(y.shape)}")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_coordinate_that_is_not_finite_is_refused_and_quoted(bad, place):
+    points = [torch.zeros(3, 2), torch.zeros(3, 2)]
+    points[place][2, 1] = bad
+    with pytest.raises(ValueError, match=f"finite coordinates expected, got {bad}"):
+        require_points(points[0], points[1])
+
+
+def test_no_points_at_all_are_compared_with_some_without_an_error():
+    require_points(torch.zeros(0, 2), POINTS)
+    require_points(POINTS, torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("shape", [None, (1, 2, 3)])
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-0.0009, 1.0009), (0.3, 0.3)])
+def test_images_within_rounding_of_0_to_1_pass(shape, bounds):
+    images = torch.full((5, 1, 2, 3), bounds[0])
+    images[3, 0, 1, 2] = bounds[1]
+    require_images(images, shape)
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 255.0), (-0.0011, 1.0), (0.0, 1.0011)])
+def test_images_of_another_range_are_refused_with_their_range(bounds):
+    images = torch.full((5, 1, 2, 3), bounds[0])
+    images[3, 0, 1, 2] = bounds[1]
+    told = re.escape(f"got values from {bounds[0]:g} to {bounds[1]:g}")
+    with pytest.raises(ValueError, match=told):
+        require_images(images)
+
+
+def test_images_with_a_nan_are_refused():
+    images = torch.zeros(5, 1, 2, 3)
+    images[1, 0, 0, 0] = math.nan
+    with pytest.raises(ValueError, match="got values from nan to nan"):
+        require_images(images)
+
+
+@pytest.mark.parametrize(
+    ("images", "shape"),
+    [
+        (torch.zeros(5, 2, 3), None),
+        (torch.zeros(5, 1, 1, 2, 3), None),
+        (torch.zeros(5, 1, 2, 3, dtype=torch.uint8), None),
+        (torch.zeros(0, 1, 2, 3), None),
+        (torch.zeros(5, 1, 2, 3), (1, 3, 2)),
+        (torch.zeros(5, 1, 2, 3), (2, 3)),
+        (torch.zeros(0, 1, 2, 3), (1, 2, 3)),
+    ],
+    ids=lambda given: str(tuple(given.shape)) if isinstance(given, torch.Tensor) else str(given),
+)
+def test_what_is_not_a_batch_of_float_images_is_refused_with_its_shape(images, shape):
+    with pytest.raises(ValueError, match="float images") as refusal:
+        require_images(images, shape)
+    assert str(refusal.value).endswith(f"got {images.dtype} {tuple(images.shape)}")
+    wanted = "c, h, w" if shape is None else ", ".join(map(str, shape))
+    assert f"(n >= 1, {wanted})" in str(refusal.value)
