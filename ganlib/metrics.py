@@ -72,6 +72,7 @@ def classifier_features(images: Tensor, classifier: DigitClassifier) -> Tensor:
 
     The features over which the book takes Fréchet distances, precision and recall of digits.
     """
+    require_images(images, (1, 28, 28))
     with torch.no_grad():
         return torch.cat([classifier.features(part) for part in images.split(1000)])
 

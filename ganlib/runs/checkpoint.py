@@ -15,7 +15,7 @@ END = len(MARK) + hashlib.sha256().digest_size
 
 
 def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
-    """Write containers of tensors and numbers, such as `state.state_dict()`, to a file.
+    """Write containers of tensors and numbers, such as what `state_dict` returns, to a file.
 
     The file is complete at every moment, and can be loaded: ValueError for other contents (an
     array of NumPy, a figure), which leaves the previous file. Its end is a checksum of the rest.

@@ -10,6 +10,7 @@ from torch.nn import Module
 from ganlib.data import load_images
 from ganlib.metrics import (
     DigitClassifier,
+    classifier_features,
     frechet_distance,
     judge_digits,
     load_digit_classifier,
@@ -101,11 +102,9 @@ def compare_features(
 ) -> list[Comparison]:
     """Distances between sets of equally many images in the classifier's features."""
     n = len(x_real)
-    with torch.no_grad():
-        reference, real, fake = (
-            torch.cat([classifier.features(part) for part in x[:n].split(1000)])
-            for x in (x_train, x_real, x_fake)
-        )
+    reference, real, fake = (
+        classifier_features(x[:n], classifier) for x in (x_train, x_real, x_fake)
+    )
     sizes = f"{len(real)} real, {len(fake)} generated against {len(reference)} training images"
     distances = frechet_distance(reference, real), frechet_distance(reference, fake)
     a, b = precision_and_recall(reference, real), precision_and_recall(reference, fake)
