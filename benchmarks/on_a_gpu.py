@@ -20,7 +20,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
+from usual_loop import loop_of
 
 from ganlib.data import image_sampler, load_images
 from ganlib.games import gan_loss_d, gan_loss_g
@@ -70,30 +70,9 @@ def new_state(networks: Iterable[nn.Module], device: str, seed: int = 0) -> Stat
 
 
 def usual_loop(pair: str, batch: int, images: Tensor, device: str) -> Run:
-    """As tutorials write it: a DataLoader on the CPU, BCELoss, Adam's defaults, `.item()`."""
-    generator, discriminator = (network.to(device) for network in PAIRS[pair]())
-    opt_g, opt_d = Adam(generator.parameters(), 2e-4), Adam(discriminator.parameters(), 2e-4)
-    criterion = nn.BCELoss()
+    """As tutorials write it, with a DataLoader on the CPU."""
     data = DataLoader(TensorDataset(images.float() / 255), batch, shuffle=True, drop_last=True)
-    batches = chain.from_iterable(repeat(data))
-    real, fake = torch.ones(batch, device=device), torch.zeros(batch, device=device)
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            x_real = next(batches)[0].to(device)
-            x_fake = generator(torch.randn(batch, LATENT_DIMS[pair], device=device))
-            loss_g = criterion(discriminator(x_fake).sigmoid(), real)
-            opt_g.zero_grad()
-            loss_g.backward()
-            opt_g.step()
-            loss_d = criterion(discriminator(x_real).sigmoid(), real)
-            loss_d = loss_d + criterion(discriminator(x_fake.detach()).sigmoid(), fake)
-            opt_d.zero_grad()
-            loss_d.backward()
-            opt_d.step()
-            _ = loss_d.item(), loss_g.item()
-
-    return run
+    return loop_of(PAIRS[pair](), data, batch, LATENT_DIMS[pair], device)
 
 
 def ganlib_loop(pair: str, batch: int, images: Tensor, device: str, row: str) -> Run:

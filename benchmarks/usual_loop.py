@@ -1,4 +1,4 @@
-"""The usual training loop, and the networks of two public scripts, for against_the_usual_loop.py.
+"""The usual training loop, and the networks of two public scripts, to measure ganlib against.
 
 The networks are those of gan.py and dcgan.py (at 32 px) of github.com/eriklindernoren/PyTorch-GAN,
 but for G's last layer (a sigmoid where they have tanh, for images in [0, 1]) and D's sigmoid, which
@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from ganlib.models import ConvDiscriminator, ConvGenerator, MaxoutDiscriminator, MLPGenerator, mlp
 
@@ -88,6 +86,8 @@ class Pictures(Dataset):
     """Digits as torchvision gives them, PIL images put through a transform; with one label."""
 
     def __init__(self, images: Tensor, side: int):
+        from torchvision import transforms  # which on_a_gpu.py does without
+
         # Mean 0 and deviation 1 cost what 0.5 and 0.5 do, and leave [0, 1], where the networks work
         normalize = transforms.Normalize((0.0,), (1.0,))
         parts = [transforms.Resize(side), transforms.ToTensor(), normalize]
@@ -97,27 +97,37 @@ class Pictures(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
+        from PIL import Image
+
         return self.transform(Image.fromarray(self.images[index, 0].numpy())), 0
 
 
 def usual_loop(pair: Pair, images: Tensor) -> Callable[[int], None]:
-    """The loop that tutorials write."""
+    """The loop that tutorials write, on a pair of networks and PIL images."""
     torch.manual_seed(0)
-    generator, discriminator = pair.networks()
+    data = DataLoader(Pictures(images, pair.side), pair.batch, shuffle=True, drop_last=True)
+    return loop_of(pair.networks(), data, pair.batch, pair.latent_dim)
+
+
+def loop_of(
+    networks: Networks, data: DataLoader, batch: int, latent_dim: int, device: str = "cpu"
+) -> Callable[[int], None]:
+    """The loop that tutorials write, over batches whose first part are real images."""
+    generator, discriminator = (network.to(device) for network in networks)
     opt_g, opt_d = (
         torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
         for network in (generator, discriminator)
     )
     criterion = nn.BCELoss()
-    data = DataLoader(Pictures(images, pair.side), pair.batch, shuffle=True, drop_last=True)
     batches = chain.from_iterable(repeat(data))  # epoch after epoch
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            x_real, _ = next(batches)
-            real_target, fake_target = torch.ones(pair.batch), torch.zeros(pair.batch)
+            x_real = next(batches)[0].to(device)
+            real_target = torch.ones(batch, device=device)
+            fake_target = torch.zeros(batch, device=device)
             opt_g.zero_grad()
-            x_fake = generator(torch.randn(pair.batch, pair.latent_dim))
+            x_fake = generator(torch.randn(batch, latent_dim, device=device))
             loss_g = criterion(discriminator(x_fake).sigmoid(), real_target)
             loss_g.backward()
             opt_g.step()

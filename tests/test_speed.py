@@ -2,10 +2,13 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import against_the_usual_loop as against
-import on_a_gpu
 import pytest
 import torch
 import usual_loop
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from ganlib.games import gan_loss_d, gan_loss_g
 from ganlib.trainer import State, train, train_step
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = usual_loop.Pair(conv_pair, {"float32": 1e9}, latent_dim=8, batch=4, steps=1, conv=True)
 
 
@@ -125,11 +129,26 @@ def test_the_record_of_speed_says_what_was_aimed_at_and_missed(tmp_path, monkeyp
     assert all(0 < moved < 1 for moved in record["apart"]["conv"])
 
 
-def test_the_script_for_a_gpu_runs_through_on_a_cpu(tmp_path, monkeypatch):
+def test_the_script_for_a_gpu_runs_through_on_a_cpu_and_needs_five_packages_only(tmp_path):
     file = tmp_path / "gpu.json"
-    monkeypatch.setattr("sys.argv", ["x", "--device", "cpu", "--quick", "--out", str(file)])
-    on_a_gpu.main()
+    code = f"""
+import sys
+for name in ("torchvision", "PIL", "matplotlib", "scipy", "mlxtend", "ipywidgets", "pandas"):
+    sys.modules[name] = None
+sys.argv = ["on_a_gpu.py", "--device", "cpu", "--quick", "--out", {str(file)!r}]
+import on_a_gpu
+on_a_gpu.main()
+"""
+    folders = f"{BENCHMARKS.parent}{os.pathsep}{BENCHMARKS}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": folders},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads(file.read_text())
+    assert record["images"] == "random"
     kinds = {(row["pair"], row["row"]) for row in record["rows"]}
     expected = ("usual loop", "float32", "bfloat16")
     assert kinds == {(pair, row) for pair in ("maxout", "conv") for row in expected}
