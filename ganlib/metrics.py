@@ -94,7 +94,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
     As |x|^2 + |y|^2 - 2 x.y, one product of matrices. For points close to each other and far from
     the origin the terms cancel but for rounding: so they are taken in double precision and from
-    the mean of y, and what rounding leaves of 0 is cleared: distances below some 3e-7 of the
+    the mean of y, and what rounding leaves of 0 is cleared: distances below some 4e-7 of the
     points' own distance from that mean. In few dimensions the differences themselves are squared.
     ValueError for other shapes and for points that are not finite.
     """
