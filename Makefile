@@ -1,6 +1,6 @@
 # Targets for a reader with make; README.md says how to do the same without it.
 .DEFAULT_GOAL := help
-.PHONY: help venv book pdf test test-pages colab-test links serve notebooks tidy clean
+.PHONY: help venv locked lock book pdf test test-pages colab-test links serve notebooks tidy clean
 PYTHON ?= python3
 BIN := .venv/bin
 SIZE ?= default
@@ -17,6 +17,15 @@ venv: .venv/installed  ## make .venv and install requirements.txt into it
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
+
+locked:  ## make .venv, or bring it to, exactly the versions of requirements.lock (Linux, Python 3.11)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch .venv/installed
+
+lock: venv  ## pin the versions that .venv holds in requirements.lock
+	$(BIN)/python .ci/lock.py
 
 book: venv  ## run the chapters that are stale and build the pages into _build/html
 	$(BIN)/python book/build.py --size $(SIZE)
