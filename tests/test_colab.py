@@ -8,6 +8,7 @@ from pathlib import Path
 
 import colab_test
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +52,17 @@ def test_the_sets_span_what_colab_offers():
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(oldest)
     assert listed("oldest").keys() == listed("newest").keys()
     assert (listed("oldest")["torch"], listed("newest")["torch"]) == ("2.6.0", "2.11.0")
+
+
+def test_the_workflow_that_runs_them_sets_up_both_pythons():
+    steps = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())["jobs"]["check"][
+        "steps"
+    ]
+    (setup,) = [step["with"] for step in steps if "setup-python" in step.get("uses", "")]
+    (run,) = [step for step in steps if step.get("run") == "make colab-test"]
+    (own,) = re.findall(r"'(.*)'", run["if"])
+    there = setup["python-version"].replace("${{ matrix.python }}", own).split()
+    assert set(there) == {colab_test.versions(name)[1] for name in colab_test.SETS}
 
 
 def test_a_list_that_names_no_python_is_refused(tmp_path, monkeypatch):
