@@ -344,3 +344,12 @@ def test_chapters_ran_at_smoke_size_without_widgets_left():
         page = ROOT / "_build/smoke/source/book" / chapter.name
         assert page.exists(), f"{page} is missing: make test makes it"
         assert "widgets" not in json.loads(page.read_text())["metadata"]
+
+
+@each_chapter
+def test_a_chapter_fits_into_four_gigabytes_at_smoke_size(chapter):
+    ran = ROOT / "_build/smoke/executed" / chapter.name
+    peak = nbformat.read(ran, 4).metadata.get("peak", 0) if ran.exists() else 0
+    if not peak:
+        pytest.skip("no run with its peak of memory, which only Linux tells: make clean, make test")
+    assert peak <= 3 * 1024  # MiB; the rest is for the build and the system
