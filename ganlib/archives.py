@@ -25,10 +25,10 @@ def unpack_data_set(dataset_class: Any, root: Path) -> None:
         target = root / dataset_class.base_folder
         unpack(root / dataset_class.filename, dataset_class.tgz_md5, target)
         return
-    folder = root / dataset_class.__name__
+    inside = root / dataset_class.__name__
     for name, md5 in dataset_class.resources:
-        for place in (folder / "raw", folder):
-            unpack(place / name, md5, folder / "raw" / name.removesuffix(".gz"))
+        for place in (inside / "raw", inside):
+            unpack(place / name, md5, inside / "raw" / name.removesuffix(".gz"))
 
 
 def unpack(archive: Path, md5: str, target: Path) -> None:
