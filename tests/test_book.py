@@ -17,6 +17,8 @@ import papermill
 import pytest
 import yaml
 
+from ganlib.data import DIGITS
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
 from build import chapters, key_of, presets  # noqa: E402
@@ -71,6 +73,19 @@ def test_deterministic_cells_give_their_stored_outputs(chapter, tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+
+
+@each_chapter
+def test_a_chapter_that_judges_digits_takes_no_other_data_set(chapter):
+    source = "\n".join(c.source for c in cells(chapter, "code") if "setup" not in tags(c))
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    loads = [call for call in calls if ast.unparse(call.func) == "load_images"]
+    first = min(loads, key=lambda call: call.lineno, default=None)
+    if first is None or "load_digit_classifier(" not in source:
+        pytest.skip("judges no digits of a data set")
+    options = {option.arg: ast.unparse(option.value) for option in first.keywords}
+    names = {ast.unparse(call.args[0]) for call in loads}
+    assert names <= {repr(name) for name in DIGITS} or options.get("among") == "DIGITS"
 
 
 # --- what is taught is what is imported ------------------------------------------------------
