@@ -17,8 +17,8 @@ def md5_of(file: Path) -> str:
 def unpack_data_set(dataset_class: Any, root: Path) -> None:
     """Unpack the archives of a torchvision data set that lie in `root` without what they hold.
 
-    They are looked for where torchvision puts them: MNIST's in MNIST/raw, there or in MNIST
-    itself, CIFAR-10's in `root`. OSError for one whose checksum is not the published one, and
+    They are looked for where torchvision puts them: MNIST's in MNIST/raw (or in MNIST itself),
+    CIFAR-10's in `root`. OSError for one whose checksum is not the published one, and
     where its contents cannot be written beside it.
     """
     if hasattr(dataset_class, "filename"):
@@ -41,7 +41,7 @@ def unpack(archive: Path, md5: str, target: Path) -> None:
     from torchvision.datasets.utils import extract_archive
 
     if (found := md5_of(archive)) != md5:
-        raise OSError(f"MD5 of {archive} is {found}, expected {md5}")
+        raise OSError(f"MD5 of {archive} is {found}, expected {md5}: delete it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as part:
         extract_archive(str(archive), part)
