@@ -10,14 +10,8 @@ from builders import adam_state, assert_equal, copied
 from torch import Tensor, nn
 
 from ganlib.games import gan_loss_d, gan_loss_g
-from ganlib.models import (
-    ConvDiscriminator,
-    ConvGenerator,
-    InBfloat16,
-    MaxoutDiscriminator,
-    MLPGenerator,
-    mlp,
-)
+from ganlib.models import ConvDiscriminator, ConvGenerator, MaxoutDiscriminator, MLPGenerator, mlp
+from ganlib.rounding import InBfloat16
 from ganlib.runs.checkpoint import load_checkpoint, save_checkpoint
 from ganlib.runs.state import load_state_dict, state_dict
 from ganlib.trainer import State, generate, train
