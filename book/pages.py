@@ -18,7 +18,11 @@ def sources(root: Path, executed: list[Path]) -> dict[str, bytes]:
     config["execute"]["execute_notebooks"] = "off"  # they have just run
     files = {"_config.yml": yaml.safe_dump(config).encode()}
     kept = [root / "_toc.yml", *book.glob("*.md"), *book.glob("*.bib")]
-    kept += [*book.glob("_ext/*.py"), *(p for p in book.glob("_static/**/*") if p.is_file())]
+    kept += [
+        *book.glob("_ext/*.py"),
+        *book.glob("scripts/*.py"),
+        *(p for p in book.glob("_static/**/*") if p.is_file()),
+    ]
     files |= {str(p.relative_to(root)): p.read_bytes() for p in kept}
     files["book/statements.md"] = statements.page(executed).encode()
     for path in executed:
