@@ -34,8 +34,8 @@ from usual_loop import PAIRS, Pair, PublicScript, at_side, error_of_medium, usua
 
 from ganlib.data import image_sampler, load_images
 from ganlib.games import gan_loss_d, gan_loss_g
-from ganlib.models import InBfloat16
 from ganlib.records import provenance, write_record
+from ganlib.rounding import InBfloat16
 from ganlib.runs.compiled import compiled_step
 from ganlib.trainer import State, train, train_step
 

@@ -33,8 +33,9 @@ from torchvision.transforms.functional import gaussian_blur
 from ganlib import metrics
 from ganlib.data import image_sampler, load_images
 from ganlib.games import gan_loss_d, gan_loss_g
-from ganlib.models import ConvDiscriminator, ConvGenerator, InBfloat16, MLPGenerator
+from ganlib.models import ConvDiscriminator, ConvGenerator, MLPGenerator
 from ganlib.records import write_record
+from ganlib.rounding import InBfloat16
 from ganlib.runs.settings import bare
 from ganlib.trainer import State, generate, train
 

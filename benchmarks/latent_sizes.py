@@ -26,8 +26,9 @@ from torch import Tensor
 from ganlib.data import image_sampler, load_images
 from ganlib.games import gan_loss_d, gan_loss_g
 from ganlib.metrics import DigitClassifier, load_digit_classifier
-from ganlib.models import ConvDiscriminator, ConvGenerator, InBfloat16
+from ganlib.models import ConvDiscriminator, ConvGenerator
 from ganlib.records import write_record
+from ganlib.rounding import InBfloat16
 from ganlib.runs.settings import bare
 from ganlib.trainer import State, generate, train
 

@@ -35,12 +35,12 @@ from ganlib.games import gan_loss_d, gan_loss_g
 from ganlib.models import (
     ConvDiscriminator,
     ConvGenerator,
-    InBfloat16,
     MaxoutDiscriminator,
     MLPGenerator,
     small_pair,
 )
 from ganlib.records import provenance, write_record
+from ganlib.rounding import InBfloat16
 from ganlib.seeds import train_seeds
 from ganlib.trainer import State, running_average, train, train_step
 

@@ -32,8 +32,9 @@ from ganlib.data import grid_of_gaussians, ring_of_gaussians
 from ganlib.games import gan_loss_d
 from ganlib.losses import minimax_generator_loss, nonsaturating_generator_loss
 from ganlib.metrics import mode_coverage, squared_distances
-from ganlib.models import InBfloat16, mlp
+from ganlib.models import mlp
 from ganlib.records import write_record
+from ganlib.rounding import InBfloat16
 from ganlib.seeds import train_seeds
 from ganlib.trainer import State, generate, running_average
 

@@ -117,6 +117,13 @@ def require_points(x: Tensor, y: Tensor) -> None:
             raise ValueError(f"points with finite coordinates expected, got {bad}")
 
 
+def require_batch(what: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    """ValueError unless x has the shape (n, *shape) that a network takes; values are not read."""
+    if tuple(x.shape[1:]) != tuple(shape):
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{what} of shape (n, {wanted}) expected, got {tuple(x.shape)}")
+
+
 def require_images(images: Tensor, shape: tuple[int, ...] | None = None) -> None:
     """ValueError unless float images (n >= 1, c, h, w), each of `shape` if given, in [0, 1]."""
     found, wanted = tuple(images.shape), "c, h, w" if shape is None else str(shape)[1:-1]

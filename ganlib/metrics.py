@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganlib.guards import require_images, require_points
+from ganlib.guards import require_batch, require_images, require_points
 from ganlib.models import load_weights
 
 
@@ -30,6 +30,7 @@ class DigitClassifier(nn.Module):
         self.output = nn.Sequential(nn.Dropout(0.25), nn.Linear(64, 10))
 
     def forward(self, x: Tensor) -> Tensor:
+        require_batch("images", x, (1, 28, 28))
         return self.output(self.features(x))
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ganlib.games import gan_loss_d, gan_loss_g
-from ganlib.models import InBfloat16, MLPGenerator, mlp
+from ganlib.models import MLPGenerator, mlp
+from ganlib.rounding import InBfloat16
 from ganlib.runs.compiled import compiled_step
 from ganlib.trainer import State, train
 

@@ -16,7 +16,7 @@ from ten_games import GAMES, Game, new_state
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ganlib.models import InBfloat16
+from ganlib.rounding import InBfloat16
 from ganlib.runs.checkpoint import load_checkpoint, save_checkpoint
 from ganlib.runs.compiled import compiled_step
 from ganlib.runs.state import load_state_dict, state_dict

@@ -17,7 +17,8 @@ from ganlib.games import (
     least_squares_loss_g,
     minimax_loss_g,
 )
-from ganlib.models import InBfloat16, small_pair
+from ganlib.models import small_pair
+from ganlib.rounding import InBfloat16
 from ganlib.seeds import train_seeds
 from ganlib.trainer import State, generate, simultaneous_step, train
 

@@ -158,7 +158,7 @@ TYPES: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
 
 def new_networks(settings: Settings, pixel_means: "Tensor | None" = None) -> Pair:
     """The model's generator and discriminator, wrapped to run in bfloat16 if the run does."""
-    from ganlib.models import InBfloat16
+    from ganlib.rounding import InBfloat16
 
     model = MODELS[settings.model]
     shape = model.datasets[settings.dataset]
@@ -170,7 +170,7 @@ def new_networks(settings: Settings, pixel_means: "Tensor | None" = None) -> Pai
 
 def bare(network: "Module") -> "Module":
     """The network without the wrapper that runs it in bfloat16."""
-    from ganlib.models import InBfloat16
+    from ganlib.rounding import InBfloat16
 
     return network.network if isinstance(network, InBfloat16) else network
 
