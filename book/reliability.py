@@ -14,9 +14,9 @@ it from `book/results/faults.json`, which `{command}` wrote on {date}, in {minut
 ## Kills
 
 `ganlib train` was killed {kills} times, by the signal that no program can catch, at random moments
-(seed {seed}). Each time the run went on with `--resume`, until it had made its
-steps. A run ended alike if its weights, optimizers, random numbers and pictures are those of a run
-left in peace, bit for bit.
+(seed {seed}). Each time the run went on with `--resume`, or began anew where it had no checkpoint
+yet, until it had made its steps. A run ended alike if its weights, optimizers, random numbers and
+pictures are those of a run left in peace, bit for bit.
 
 | run | processes | steps | kills | in start-up | while a checkpoint was written | ended alike |
 | --- | --- | --- | --- | --- | --- | --- |
