@@ -1,6 +1,6 @@
 # Targets for a reader with make; README.md says how to do the same without it.
 .DEFAULT_GOAL := help
-.PHONY: help venv locked lock audit book pdf test small-test test-pages colab-test \
+.PHONY: help venv locked lock audit book pdf test small-test test-pages faults colab-test \
 	links newest-sphinx serve notebooks tidy clean
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,6 +51,9 @@ small-test: venv  ## run all chapters at smoke size anew, on one CPU, and check 
 
 test-pages: book  ## try the pages of the book at its default size in a browser (needs chromium)
 	GANLIB_SITE=_build/html $(BIN)/pytest -n 2 --dist loadgroup tests/test_pages.py tests/test_gan_in_page.py
+
+faults: venv  ## kill runs, break files, disks and servers, and record what happens (15 minutes)
+	$(BIN)/python benchmarks/faults.py
 
 colab-test: venv  ## run chapters alone, in environments with Colab's oldest and newest versions
 	$(BIN)/python .ci/colab_test.py

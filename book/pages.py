@@ -1,10 +1,12 @@
 """What Sphinx reads: the book's files, and its chapters as they ran."""
 
 import io
+import json
 from base64 import b64decode, b64encode
 from pathlib import Path
 
 import nbformat
+import reliability
 import stamps
 import statements
 import yaml
@@ -24,6 +26,8 @@ def sources(root: Path, executed: list[Path]) -> dict[str, bytes]:
         *(p for p in book.glob("_static/**/*") if p.is_file()),
     ]
     files |= {str(p.relative_to(root)): p.read_bytes() for p in kept}
+    faults = json.loads((book / "results/faults.json").read_bytes())
+    files["book/reliability.md"] = reliability.page(faults).encode()
     files["book/statements.md"] = statements.page(executed).encode()
     for path in executed:
         notebook = nbformat.read(path, 4)

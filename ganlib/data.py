@@ -2,9 +2,11 @@
 
 import functools
 import os
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from ganlib.archives import md5_of, move_into_place, unpack_data_set
 DATASETS = ("mnist5k", "mnist", "fashion_mnist", "cifar10")
 DIGITS = ("mnist5k", "mnist")  # what the digit classifier of `ganlib.metrics` can judge
 SPLITS = ("train", "test")
+SILENCE = 10.0  # seconds after which a server that sends nothing is given up
 
 # MD5 of the unpacked files, by torchvision's folder name; torchvision itself checks CIFAR-10's.
 _MD5 = {
@@ -124,6 +127,18 @@ def _torchvision_images(name: str, split: str, root: Path, download: bool) -> tu
     return dataset.data.unsqueeze(1), dataset.targets.to(torch.int64)
 
 
+@contextmanager
+def _giving_up() -> Iterator[None]:
+    """A silent server is an error after SILENCE seconds; torchvision itself waits for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@_giving_up()
 def _download(make: Callable[..., object], root: Path, inside: str) -> None:
     """Download beside `root / inside` and move into place only what is complete and checked."""
     root.mkdir(parents=True, exist_ok=True)

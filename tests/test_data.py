@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import socket
 import struct
 import tarfile
 import urllib.error
@@ -178,6 +179,18 @@ def test_a_failed_download_leaves_nothing_behind_and_tells_the_remedy(tmp_path, 
     message = str(caught.value)
     for part in ("mnist could not be downloaded", str(error), "GANLIB_DATA", "'mnist5k'"):
         assert part in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_never_answers_is_given_up_and_then_time_is_free_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "SILENCE", 0.2)
+    before = socket.getdefaulttimeout()
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes calls and says nothing
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [url])
+        with pytest.raises(ConnectionError, match=r"mnist could not be downloaded .*timed out"):
+            load_images("mnist", root=tmp_path)
+    assert socket.getdefaulttimeout() == before
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,6 +71,9 @@ class Commands(click.Group):
             raise
         except click.UsageError as error:
             raise Refused(error.format_message()) from error
+        except ConnectionResetError as error:  # said by each that is left: process 0 may be gone
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
         except (ValueError, OSError) as error:
             raise Refused(str(error)) from error
         except (MemoryError, RuntimeError) as error:

@@ -2,7 +2,8 @@
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,10 +29,24 @@ def join_processes() -> int:
     return n
 
 
+@contextmanager
+def talking() -> Iterator[None]:
+    """ConnectionResetError where another process has ended that this one exchanges data with."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's and NCCL's
+        reason = " ".join(str(error).split())
+        raise ConnectionResetError(
+            f"another of the {dist.get_world_size()} processes has ended, and so process {rank()} "
+            f"does: go on with --resume once that one's error is mended ({reason:.200})"
+        ) from error
+
+
 def leave_processes() -> None:
     """Wait for the other processes, if any, and part."""
     if dist.is_initialized():
-        dist.all_reduce(torch.zeros(()))
+        with talking():
+            dist.all_reduce(torch.zeros(()))
         dist.destroy_process_group()
 
 
@@ -45,7 +60,8 @@ def from_rank_0(function: Callable[[], Any]) -> Any:
             error = raised
     if dist.is_initialized():
         box = [result, error]
-        dist.broadcast_object_list(box, src=0)
+        with talking():
+            dist.broadcast_object_list(box, src=0)
         result, error = box
     if error is not None:
         raise error
@@ -57,7 +73,8 @@ def from_all_ranks(thing: Any) -> list[Any]:
     if not dist.is_initialized():
         return [thing]
     box: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(box, thing)
+    with talking():
+        dist.all_gather_object(box, thing)
     return box
 
 
@@ -103,7 +120,8 @@ def average_gradients(state: State) -> None:
     def average(optimizer: Optimizer, *_: Any) -> None:
         gradients = [weight.grad for weight in weights_of(optimizer) if weight.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
+        with talking():
+            dist.all_reduce(flat)
         flat /= dist.get_world_size()
         parts = flat.split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
@@ -111,6 +129,7 @@ def average_gradients(state: State) -> None:
 
     for network in (state.generator, state.discriminator):
         for tensor in network.state_dict().values():
-            dist.broadcast(tensor, src=0)
+            with talking():
+                dist.broadcast(tensor, src=0)
     for optimizer in (state.opt_g, state.opt_d):
         optimizer.register_step_pre_hook(average)
