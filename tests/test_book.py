@@ -390,3 +390,19 @@ def test_a_chapter_fits_into_four_gigabytes_at_smoke_size(chapter):
     if not peak:
         pytest.skip("no run with its peak of memory, which only Linux tells: make clean, make test")
     assert peak <= 3 * 1024  # MiB; the rest is for the build and the system
+
+
+def test_the_short_path_is_marked_and_as_long_as_the_intro_says():
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
+    marked = {c["file"]: c["title"] for p in parts for c in p["chapters"] if "title" in c}
+    words = 0
+    for file, title in marked.items():
+        cells = json.loads((ROOT / f"{file}.ipynb").read_text())["cells"]
+        texts = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+        assert title == "◆ " + texts[0].splitlines()[0].removeprefix("# ")
+        words += sum(len(text.split()) for text in texts)
+    intro = (ROOT / "book/intro.md").read_text()
+    path = intro.split("**The short path**")[1].split("words")[0]
+    assert [f"book/{name}" for name in re.findall(r"{doc}`(\w+)`", path)] == list(marked)
+    assert round(words, -3) == int(path.split()[-1].replace(",", ""))
+    assert 4 <= words / 100 / 60 <= 5  # hours, at 100 words a minute

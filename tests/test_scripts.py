@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 SCRIPTS = Path(__file__).parents[1] / "book/scripts"
-STEPS = {"whole_gan": "steps, learning_rate = 4000", "whole_gan_ganlib": "until=4000"}
+STEPS = {"whole_gan": "steps = 4000", "whole_gan_ganlib": "until=4000"}
 
 
 @pytest.mark.parametrize("name", STEPS)

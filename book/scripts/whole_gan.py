@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import save_image
 
-steps, learning_rate = 4000, 1e-3
+steps = 4000
 torch.manual_seed(0)
 images = torch.tensor(mnist_data()[0], dtype=torch.float32) / 255  # (5000, 784), in [0, 1]
 
@@ -32,12 +32,10 @@ generator[-2].bias.data = images.mean(0).clamp(0.001, 0.999).logit()  # begins a
 discriminator = nn.Sequential(  # gives logits: high where it believes "real"
     Maxout(784, 240), Maxout(240, 240), nn.Linear(240, 1), nn.Flatten(0))  # fmt: skip
 average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(0.998))  # draws the samples
-opt_g = torch.optim.Adam(generator.parameters(), betas=(0.0, 0.99))
-opt_d = torch.optim.Adam(discriminator.parameters(), betas=(0.0, 0.99))
+opt_g = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.0, 0.99))
+opt_d = torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99))
 
 for step in range(steps):
-    share = min((1 - step / steps) / 0.6, 1)  # constant for two fifths of the run, then falling
-    opt_g.param_groups[0]["lr"] = opt_d.param_groups[0]["lr"] = share * learning_rate
     x_real = images[torch.randint(len(images), (64,))].requires_grad_()
     x_fake = generator(torch.randn(64, 100)).detach()  # data for D; G gets no gradient
     logits = discriminator(x_real)
