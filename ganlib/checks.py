@@ -1,9 +1,11 @@
 """Claims that a chapter asserts while it runs: shown in the page, collected by the build.
 
 A check that does not hold raises, so the chapter, and with it the build, fails. A check with
-`judge=False` (a run too short for what it claims) only reports what was measured.
+`judge=False` (a run too short for what it claims) only reports what was measured. Before all
+others a chapter checks its own parameters (`check_parameters`).
 """
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 
 MIME = "application/vnd.ganlib.check+json"
+SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 
 
 class CheckFailed(AssertionError):
@@ -101,3 +104,41 @@ def _judge(result: Check, holds: bool) -> Check:
             f"does not hold: {result.claim} ({result.label}); {result.measured}, {result.required}"
         )
     return result
+
+
+def check_parameters(names: dict[str, Any], **allowed: Any) -> None:
+    """Check the parameters of a chapter, and give them their right types in `names`, its globals().
+
+    `steps=2` allows whole numbers of at least 2, `steps=(2, 90)` those from 2 to 90, and
+    `dataset=("mnist5k", "mnist")` one of the names. Every chapter has a `seed`, a whole number
+    from 0 to 2**31 - 1, and `smoke`, which is True or False. What a command line hands over as
+    text, or as a number of another type, is taken for what it means: "false" and 0 for False,
+    "3000" and 3000.0 for 3000.
+
+    ValueError, with the name, the value and what is allowed, for everything else.
+    """
+    rules = {"smoke": (False, True), "seed": (0, 2**31 - 1), **allowed}
+    names |= {name: _parameter(name, names[name], rule) for name, rule in rules.items()}
+
+
+def _parameter(name: str, given: Any, rule: Any) -> bool | int | str:
+    match rule:
+        case (False, True):
+            expected, found = "True or False", SWITCHES.get(str(given).strip().lower())
+        case (str(), *_):
+            expected, found = " or ".join(map(repr, rule)), given if given in rule else None
+        case (low, high):
+            expected, found = f"a whole number from {low:,} to {high:,}", _whole(given, low, high)
+        case low:
+            expected, found = f"a whole number of at least {low:,}", _whole(given, low, math.inf)
+    if found is None:
+        raise ValueError(f"{name}: {expected} expected, got {given!r}")
+    return found
+
+
+def _whole(given: Any, low: float, high: float) -> int | None:
+    try:
+        number = float("nan" if isinstance(given, bool) else given)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() and low <= number <= high else None

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ganlib.checks import MIME, CheckFailed, check_equal, check_range
+from ganlib.checks import MIME, CheckFailed, check_equal, check_parameters, check_range
 
 
 def test_equal_numbers_pass_and_the_largest_deviation_is_shown():
@@ -100,3 +100,71 @@ def test_two_claims_about_one_statement_have_their_own_anchors():
 
 def test_a_failed_check_is_an_assertion_error():
     assert issubclass(CheckFailed, AssertionError)
+
+
+# --- the parameters of a chapter -------------------------------------------------------------
+
+
+def checked(given: dict, **allowed) -> dict:
+    names = {"smoke": False, "seed": 0, **given}
+    check_parameters(names, **allowed)
+    return names
+
+
+@pytest.mark.parametrize("word", [False, 0, "false", "False", " false ", "0"])
+def test_smoke_is_off_however_a_command_line_writes_it(word):
+    assert checked({"smoke": word})["smoke"] is False
+
+
+@pytest.mark.parametrize("word", [True, 1, "true", "True", "TRUE", "1"])
+def test_smoke_is_on_however_a_command_line_writes_it(word):
+    assert checked({"smoke": word})["smoke"] is True
+
+
+@pytest.mark.parametrize("word", ["flase", "", "no", None, 2, -1, 0.5, [], "none"])
+def test_smoke_is_refused_where_it_says_neither(word):
+    with pytest.raises(ValueError) as error:
+        checked({"smoke": word})
+    assert str(error.value) == f"smoke: True or False expected, got {word!r}"
+
+
+@pytest.mark.parametrize("value", [3000, 3000.0, "3000", "3000.0", "3e3", "3_000", " 3000"])
+def test_whole_numbers_of_another_type_are_taken_for_what_they_mean(value):
+    found = checked({"steps": value, "seed": "7", "n_seeds": "4"}, steps=(2, 3000), n_seeds=4)
+    assert found == {"smoke": False, "seed": 7, "steps": 3000, "n_seeds": 4}
+    assert {type(found[name]) for name in ("seed", "steps", "n_seeds")} == {int}
+
+
+@pytest.mark.parametrize(
+    "value", [1, 91, -5, 2.5, "2.5", "two", "", None, True, math.nan, math.inf, "nan", [3], 10**400]
+)
+def test_numbers_out_of_range_or_not_whole_are_refused_with_name_value_and_range(value):
+    with pytest.raises(ValueError) as error:
+        checked({"points": 50, "steps": value}, points=1, steps=(2, 90))
+    assert str(error.value) == f"steps: a whole number from 2 to 90 expected, got {value!r}"
+
+
+def test_the_bounds_themselves_are_allowed_and_there_need_not_be_an_upper_one():
+    assert checked({"steps": 2, "points": 90}, steps=(2, 90), points=(2, 90))["points"] == 90
+    assert checked({"steps": 10**9, "seed": 2**31 - 1}, steps=2)["steps"] == 10**9
+    with pytest.raises(ValueError, match="steps: a whole number of at least 1,000 expected, got 9"):
+        checked({"steps": 9}, steps=1000)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 0.5, "x", None, False])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ValueError, match="seed: a whole number from 0 to 2,147,483,647 expected"):
+        checked({"seed": seed})
+
+
+def test_a_name_is_one_of_those_that_are_allowed():
+    assert checked({"dataset": "b"}, dataset=("a", "b"))["dataset"] == "b"
+    with pytest.raises(ValueError, match="dataset: 'a' or 'b' expected, got 'B'"):
+        checked({"dataset": "B"}, dataset=("a", "b"))
+
+
+def test_a_refused_parameter_leaves_all_as_they_were():
+    names = {"smoke": "true", "seed": "1", "steps": 1}
+    with pytest.raises(ValueError, match="steps"):
+        check_parameters(names, steps=2)
+    assert names == {"smoke": "true", "seed": "1", "steps": 1}
