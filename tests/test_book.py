@@ -27,6 +27,8 @@ from stamps import foot  # noqa: E402
 from statements import checks_of, titles_of  # noqa: E402
 from tidy import stamped  # noqa: E402
 
+from ganlib.checks import check_parameters  # noqa: E402
+
 CHAPTERS = chapters()
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=[c.stem for c in CHAPTERS])
 
@@ -267,6 +269,53 @@ def test_parameters_and_presets_agree(chapter):
     commented = dict(re.findall(r"^(\w+) = .*# gpu: (\S+)", cell.source, re.M))
     commented = {name: ast.literal_eval(value) for name, value in commented.items()}
     assert commented == presets("gpu").get(chapter.stem, {})
+
+
+def parameters_and_next(chapter: Path) -> tuple[dict, ast.Module]:
+    """The parameters and the code after them; papermill puts its own cell in between."""
+    code = cells(chapter, "code")
+    (at,) = [i for i, c in enumerate(code) if "parameters" in tags(c)]
+    lines = [n for n in ast.parse(code[at].source).body if isinstance(n, ast.Assign)]
+    given = {ast.unparse(n.targets[0]): ast.literal_eval(n.value) for n in lines}
+    return given, ast.parse(code[at + 1].source)
+
+
+def allowed_parameters(chapter: Path) -> dict:
+    """What the first cell after the parameters allows for each, but for smoke and seed."""
+    nodes = list(ast.walk(parameters_and_next(chapter)[1]))
+    called = [node for node in nodes if isinstance(node, ast.Call)]
+    (call,) = [c for c in called if ast.unparse(c.func).endswith("check_parameters")]
+    assert [ast.unparse(a) for a in call.args] == ["globals()"]
+    rules = {str(k.arg): k.value for k in call.keywords}
+    return {
+        n: DIGITS if ast.unparse(r) == "DIGITS" else ast.literal_eval(r) for n, r in rules.items()
+    }
+
+
+@each_chapter
+def test_all_parameters_are_checked_in_the_first_cell_after_them(chapter):
+    (given, _), allowed = parameters_and_next(chapter), allowed_parameters(chapter)
+    assert {"smoke", "seed", *allowed} == set(given)
+    for size in ("default", "smoke", "gpu"):
+        wanted = {**given, **presets(size).get(chapter.stem, {})}
+        as_text = {name: str(value) for name, value in wanted.items()}
+        for names in (dict(wanted), as_text):
+            check_parameters(names, **allowed)
+            assert names == wanted
+            assert [type(v) for v in names.values()] == [type(v) for v in wanted.values()]
+
+
+@each_chapter
+def test_parameters_beyond_what_is_allowed_are_refused_by_name(chapter):
+    (given, _), allowed = parameters_and_next(chapter), allowed_parameters(chapter)
+    beyond = [("smoke", "maybe"), ("seed", -1), ("seed", 1.5)]
+    for name, rule in allowed.items():
+        low, *high = (rule,) if isinstance(rule, int) else rule
+        beyond += [(name, "cifar10")] if isinstance(low, str) else [(name, low - 1)]
+        beyond += [(name, high[0] + 1)] if high and isinstance(low, int) else []
+    for name, value in beyond:
+        with pytest.raises(ValueError, match=f"^{name}: .* expected, got {value!r}$"):
+            check_parameters({**given, name: value}, **allowed)
 
 
 def test_presets_name_only_chapters_that_exist():
