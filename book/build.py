@@ -20,10 +20,14 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pages
 import stamps
 import yaml
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
@@ -79,10 +83,17 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def kernel_config() -> "Config":
+    """Sockets in files, where there are such, cannot collide as ports of parallel kernels can."""
+    from traitlets.config import Config
+
+    sockets = {"transport": "ipc", "ip": f"{tempfile.mkdtemp()}/kernel"} if os.name != "nt" else {}
+    return Config({"KernelManager": sockets})
+
+
 def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[float, str]:
     """Run one chapter (in a worker process); return its seconds and, if it failed, why."""
     import papermill
-    from traitlets.config import Config
 
     known = papermill.inspect_notebook(str(chapter))
     if unknown := set(parameters) - set(known):
@@ -90,16 +101,12 @@ def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[
     start, part = time.time(), executed.with_suffix(".part.ipynb")
     # What a kernel says outside its cells goes to a log: this process runs one at a time.
     os.dup2(os.open(executed.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    # Sockets in files, where there are such, cannot collide as ports of parallel kernels can.
-    sockets = {"transport": "ipc", "ip": f"{tempfile.mkdtemp()}/kernel"} if os.name != "nt" else {}
-    config = Config({"KernelManager": sockets})
     peaks = [0]
     options = {"cwd": str(BOOK), "progress_bar": False, "coalesce_streams": True}
+    options |= {"kernel_name": "python3", "config": kernel_config()}
     options["on_cell_complete"] = lambda **cell: peaks.append(stamps.peak_memory())
     try:
-        papermill.execute_notebook(
-            chapter, part, parameters, kernel_name="python3", config=config, **options
-        )
+        papermill.execute_notebook(chapter, part, parameters, **options)
     except papermill.PapermillExecutionError as error:
         traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
         cell = f"cell {error.cell_index}:\n\n{error.source}\n\n"
