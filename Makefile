@@ -1,6 +1,6 @@
 # Targets for a reader with make; README.md says how to do the same without it.
 .DEFAULT_GOAL := help
-.PHONY: help venv locked lock audit book pdf test small-test test-pages faults colab-test \
+.PHONY: help venv locked lock audit book pdf test small-test test-pages test-reruns faults colab-test \
 	links newest-sphinx serve notebooks tidy clean
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,6 +54,9 @@ test-pages: book  ## try the pages of the book at its default size in a browser 
 
 faults: venv  ## kill runs, break files, disks and servers, and record what happens (15 minutes)
 	$(BIN)/python benchmarks/faults.py
+
+test-reruns: venv  ## run all chapters with cells twice, other seeds, the smallest sizes (hours)
+	GANLIB_WEEKLY=1 $(BIN)/pytest -n auto tests/test_rerun.py
 
 colab-test: venv  ## run chapters alone, in environments with Colab's oldest and newest versions
 	$(BIN)/python .ci/colab_test.py
