@@ -119,11 +119,16 @@ def require_between(least: float, most: float, **numbers: Any) -> None:
     TypeError for what is no real number. A tensor of one number is one.
     """
     for name, number in _one_by_one(numbers):
-        of_one = isinstance(number, Tensor) and number.numel() == 1 and not number.is_complex()
-        if not isinstance(number, Real) and (not of_one or number.is_meta):
+        if not _is_number(number):
             raise TypeError(f"a number {name} expected, got {shortened(number)}")
         if not least <= number <= most:
             raise ValueError(f"{name} from {least:g} to {most:g} expected, got {number!r}")
+
+
+def _is_number(given: Any) -> bool:
+    if isinstance(given, Tensor):
+        return given.numel() == 1 and not given.is_complex() and not given.is_meta
+    return isinstance(given, Real)
 
 
 def require_positive(**numbers: Any) -> None:
