@@ -13,6 +13,7 @@ import torch
 from builders import draw_points, point_state
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchvision.datasets import MNIST
 
 from ganlib import games, plotting
 from ganlib.data import gaussian_mixture
@@ -388,6 +389,10 @@ CASES |= {
     "guards.require_vectors": Case(
         several(("x", "y"), (1, 4), 1, 2, 3), spoils={"x": values, "y": values}
     ),
+    "guards.require_batch": Case(
+        together(what=st.just("latents"), x=tensors((0, 3), 4), shape=st.just((4,))),
+        spoils={"shape": told(((3,), "(n, 3)"), ((2, 2), "(n, 2, 2)"), ((), "(n, )"))},
+    ),
     "guards.require_images": Case(
         together(images=tensors((1, 3), 1, 2, 3, low=0.0)), spoils={"images": of_images}
     ),
@@ -717,6 +722,23 @@ CASES |= {
         recorded_in(FACTS).map(lambda found: found | {"command": "make it"}),
         spoils={"path": damaged},
     ),
+    "archives.md5_of": Case(
+        recorded_in(FACTS).map(lambda found: {"file": found["path"]}),
+        lambda result, file: close(int(result, 16) > 0 and len(result), 32, 0),
+    ),
+    "archives.move_into_place": Case(
+        recorded_in(FACTS).map(
+            lambda found: {"made": found["path"], "target": found["path"].with_suffix(".new")}
+        ),
+        lambda result, made, target: close(target.exists() and not made.exists(), 1, 0),
+    ),
+    "archives.unpack": Case(  # nothing to unpack is no error; what is, tests/test_data.py has
+        recorded_in().map(lambda found: {"archive": found["path"], "target": found["path"].parent}
+                          | {"md5": "0"}),
+    ),
+    "archives.unpack_data_set": Case(
+        recorded_in().map(lambda found: {"dataset_class": MNIST, "root": found["path"].parent}),
+    ),
     "scrubber.Scrubber": Case(
         together(paint=FRAMES, values=st.lists(UPTO, min_size=1, max_size=3), label=st.just("n"),
                  alt=st.just(str), start=st.just(0), dpi=st.just(84), width=st.floats(1, 99)),
@@ -739,7 +761,8 @@ CASES |= {
         spoils={"found": NO_NUMBERS, "at_least": BOUND, "at_most": BOUND},
     ),
     "checks.check_parameters": Case(
-        together(names=st.just({"smoke": "false", "seed": 3.0, "steps": "40"}), steps=st.just(2)),
+        together(names=st.builds(lambda: {"smoke": "false", "seed": 3.0, "steps": "40"}),
+                 steps=st.just(2)),
         spoils={"names": told(*(({"smoke": False, "seed": 0, "steps": b}, repr(b)) for b in
                                (NAN, INF, 1, 2.5, "many", None)))},
     ),
