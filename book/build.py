@@ -74,6 +74,11 @@ def key_of(chapter: Path, parameters: dict) -> str:
     return digest.hexdigest()
 
 
+def cpus() -> int:
+    """How many CPUs this process may use: one, after `taskset -c 0`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[float, str]:
     """Run one chapter (in a worker process); return its seconds and, if it failed, why."""
     import papermill
@@ -88,7 +93,9 @@ def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[
     # Sockets in files, where there are such, cannot collide as ports of parallel kernels can.
     sockets = {"transport": "ipc", "ip": f"{tempfile.mkdtemp()}/kernel"} if os.name != "nt" else {}
     config = Config({"KernelManager": sockets})
+    peaks = [0]
     options = {"cwd": str(BOOK), "progress_bar": False, "coalesce_streams": True}
+    options["on_cell_complete"] = lambda **cell: peaks.append(stamps.peak_memory())
     try:
         papermill.execute_notebook(
             chapter, part, parameters, kernel_name="python3", config=config, **options
@@ -100,7 +107,7 @@ def execute(chapter: Path, executed: Path, parameters: dict, key: str) -> tuple[
     except Exception as error:  # a kernel that died, a disk that is full
         return time.time() - start, f"{type(error).__name__}: {error}"
     seconds = time.time() - start
-    stamps.stamp(part, key, seconds)
+    stamps.stamp(part, key, seconds, max(peaks))
     part.replace(executed)
     return seconds, ""
 
@@ -183,7 +190,7 @@ def make_pages(size: str, files: dict[str, bytes]) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--size", default="default")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=cpus())
     options = parser.parse_args()
     start = time.time()
     site = make_pages(options.size, pages.sources(ROOT, execute_stale(options.size, options.jobs)))

@@ -36,7 +36,7 @@ def sources(root: Path, executed: list[Path]) -> dict[str, bytes]:
                     files["book/_static/cover.png"] = b64decode(data["image/png"])
             cell.metadata.pop("papermill", None)
         notebook.cells.append(stamps.foot(notebook, path.stem))
-        for name in ("papermill", "run", "key"):
+        for name in ("papermill", "run", "key", "peak"):
             notebook.metadata.pop(name, None)
         files[f"book/{path.name}"] = nbformat.writes(notebook).encode()
     return files

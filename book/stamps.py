@@ -1,4 +1,4 @@
-"""The line at the foot of each chapter's page: when, where and with what it was run."""
+"""What a run leaves in a chapter: the line at the foot of its page, and its peak of memory."""
 
 import platform
 import re
@@ -8,8 +8,19 @@ from pathlib import Path
 import nbformat
 
 
-def stamp(executed: Path, key: str, seconds: float) -> None:
-    """Write into an executed notebook what it depends on (key) and what it was run with."""
+def peak_memory() -> int:
+    """The most memory, in MiB, that a process started by this one has held; 0 but on Linux.
+
+    Linux keeps this maximum itself (VmHWM), so that nothing between two calls is missed.
+    """
+    lists = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+    files = [Path(f"/proc/{pid}/status") for pid in " ".join(lists).split()]
+    told = "".join(path.read_text() for path in files if path.exists())
+    return max(map(int, re.findall(r"VmHWM:\s+(\d+) kB", told)), default=0) // 1024
+
+
+def stamp(executed: Path, key: str, seconds: float, peak: int) -> None:
+    """Write into an executed notebook what it depends on, what it was run with, its peak in MiB."""
     import torch
 
     import ganlib
@@ -23,7 +34,7 @@ def stamp(executed: Path, key: str, seconds: float) -> None:
     if names:  # the last assignment holds: a size's own stands after the default
         data = f"{names[-1]}, {len(load_images(names[-1])[0]):,} training images"
     cuda = torch.cuda.is_available()
-    notebook.metadata["key"] = key
+    notebook.metadata["key"], notebook.metadata["peak"] = key, peak
     notebook.metadata["run"] = (
         f"Run on {time.strftime('%Y-%m-%d')} in {seconds:.0f} s on "
         f"{torch.cuda.get_device_name() if cuda else f'a CPU ({cpu_name()})'}, with torch "

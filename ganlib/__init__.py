@@ -11,6 +11,7 @@ history   what training recorded
 seeds     several seeds of one small GAN in one call
 models    the networks, from two-layer perceptrons to the 2014 paper's and a convolutional pair
 rounding  networks that are run in bfloat16
+archives  data sets on the disk, unpacked and moved into place at once
 data      images, and the 1-D and 2-D densities of the theory chapters
 metrics   what a classifier and a ruler say about samples
 plotting  figures in the book's style

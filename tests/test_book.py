@@ -17,6 +17,8 @@ import papermill
 import pytest
 import yaml
 
+from ganlib.data import DIGITS
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
 from build import chapters, key_of, presets  # noqa: E402
@@ -71,6 +73,41 @@ def test_deterministic_cells_give_their_stored_outputs(chapter, tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+
+
+@each_chapter
+def test_a_chapter_that_judges_digits_takes_no_other_data_set(chapter):
+    source = "\n".join(c.source for c in cells(chapter, "code") if "setup" not in tags(c))
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    loads = [call for call in calls if ast.unparse(call.func) == "load_images"]
+    first = min(loads, key=lambda call: call.lineno, default=None)
+    if first is None or "load_digit_classifier(" not in source:
+        pytest.skip("judges no digits of a data set")
+    options = {option.arg: ast.unparse(option.value) for option in first.keywords}
+    names = {ast.unparse(call.args[0]) for call in loads}
+    assert names <= {repr(name) for name in DIGITS} or options.get("among") == "DIGITS"
+
+
+def sizes_in_chapter_9(set_size: int, folder: Path) -> list[list[int]]:
+    """The sizes of the sets of images that chapter 9 judges, made by its own cells."""
+    notebook = nbformat.read(ROOT / "book/09_evaluation.ipynb", 4)
+    made = next(i for i, c in enumerate(notebook.cells) if c.source.startswith("sets ="))
+    told = "[[len(images) for images in one.values()] for one in sets]"
+    notebook.cells = [*notebook.cells[: made + 1], nbformat.v4.new_code_cell(told)]
+    nbformat.write(notebook, folder / "cut.ipynb")
+    parameters = {"set_size": set_size, "smoke": True}
+    options = {"cwd": str(ROOT / "book"), "kernel_name": "python3", "progress_bar": False}
+    ran = papermill.execute_notebook(folder / "cut.ipynb", None, parameters, **options)
+    return ast.literal_eval(ran.cells[-1].outputs[0]["data"]["text/plain"])
+
+
+def test_sets_of_chapter_9_have_the_size_that_is_said(tmp_path):
+    assert sizes_in_chapter_9(205, tmp_path) == [[205] * 9] * 3
+
+
+def test_chapter_9_makes_no_sets_that_are_larger_than_its_data(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"1,?200"):
+        sizes_in_chapter_9(1200, tmp_path)
 
 
 # --- what is taught is what is imported ------------------------------------------------------
@@ -347,3 +384,12 @@ def test_chapters_ran_at_smoke_size_without_widgets_left():
         page = ROOT / "_build/smoke/source/book" / chapter.name
         assert page.exists(), f"{page} is missing: make test makes it"
         assert "widgets" not in json.loads(page.read_text())["metadata"]
+
+
+@each_chapter
+def test_a_chapter_fits_into_four_gigabytes_at_smoke_size(chapter):
+    ran = ROOT / "_build/smoke/executed" / chapter.name
+    peak = nbformat.read(ran, 4).metadata.get("peak", 0) if ran.exists() else 0
+    if not peak:
+        pytest.skip("no run with its peak of memory, which only Linux tells: make clean, make test")
+    assert peak <= 3 * 1024  # MiB; the rest is for the build and the system

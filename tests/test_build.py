@@ -1,6 +1,7 @@
-"""An edit of ganlib runs the chapters that it touches, and no others."""
+"""The build: an edit of ganlib runs the chapters that it touches; a run records its peak memory."""
 
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import build
@@ -61,3 +62,32 @@ def test_the_books_theory_chapters_do_not_depend_on_the_trainer():
     names = {p.stem for p in build.library_of([c.source for c in cells if c.cell_type == "code"])}
     assert "theory" in names
     assert "trainer" not in names
+
+
+# CPUs and memory
+
+
+def test_one_chapter_runs_at_a_time_where_one_cpu_may_be_used(monkeypatch):
+    monkeypatch.setattr(build.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(build.os, "sched_getaffinity", lambda process: {3}, raising=False)
+    assert build.cpus() == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak in /proc")
+def test_the_peak_memory_of_a_run_is_that_of_its_largest_moment(tmp_path):
+    parameters = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
+    sources = [f"x = b'x' * ({size} << 20); del x" for size in (1, 600, 1)]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    book = nbformat.v4.new_notebook(cells=[parameters, *cells])
+    book.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
+    nbformat.write(book, tmp_path / "01_chapter.ipynb")
+    files = tmp_path / "01_chapter.ipynb", tmp_path / "ran.ipynb"
+    with ProcessPoolExecutor(1) as pool:  # as in a build: the run redirects what its process says
+        _, error = pool.submit(build.execute, *files, {}, "key").result()
+    assert not error
+    peak = nbformat.read(tmp_path / "ran.ipynb", 4).metadata["peak"]
+    assert 600 < peak < 900

@@ -1,10 +1,13 @@
 """ganlib.data: the data sets' splits and failures, and the densities against scipy."""
 
+import gzip
 import hashlib
+import multiprocessing
 import os
 import pickle
 import shutil
 import struct
+import tarfile
 import urllib.error
 from pathlib import Path
 
@@ -14,9 +17,7 @@ import torch
 import torchvision
 
 from ganlib import data
-from ganlib.data import (
-    load_images,
-)
+from ganlib.data import DIGITS, load_images
 from ganlib.metrics import load_digit_classifier
 
 # mnist5k
@@ -209,6 +210,119 @@ def test_a_complete_download_is_moved_into_place_and_read(tiny_mnist, monkeypatc
     assert len(downloads) == 2
 
 
+# Archives that are at hand
+
+
+@pytest.fixture
+def packed_mnist(tiny_mnist, monkeypatch) -> Path:
+    """`tiny_mnist`, of which only the archives are left; a download fails the test."""
+    resources = []
+    for name, array in TINY.items():
+        archive = tiny_mnist / "MNIST/raw" / f"{name}.gz"
+        archive.write_bytes(gzip.compress(idx(array), mtime=0))
+        archive.with_suffix("").unlink()
+        resources.append((archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda _: pytest.fail("downloads"))
+    return tiny_mnist
+
+
+@pytest.mark.parametrize("place", ["raw", "."])
+def test_archives_of_mnist_are_unpacked_without_a_download(packed_mnist, place):
+    folder = packed_mnist / "MNIST"
+    for archive in list((folder / "raw").iterdir()):
+        archive.rename(folder / place / archive.name)
+    images, labels = load_images("mnist", "test", packed_mnist)
+    assert np.array_equal(images.numpy()[:, 0], TINY["t10k-images-idx3-ubyte"])
+    assert labels.tolist() == [0, 3, 6]
+    left = {path.name for path in (folder / "raw").iterdir()}
+    assert left == {*TINY, *(f"{name}.gz" for name in TINY if place == "raw")}
+    for archive in folder.rglob("*.gz"):  # what was unpacked is enough
+        archive.unlink()
+    assert load_images("mnist", "train", packed_mnist)[1].tolist() == [0, 3, 6, 9, 2, 5, 8]
+
+
+def test_one_missing_file_is_unpacked_and_the_others_stay(packed_mnist):
+    load_images("mnist", "train", packed_mnist)
+    raw = packed_mnist / "MNIST/raw"
+    (raw / "train-labels-idx1-ubyte").unlink()
+    kept = (raw / "train-images-idx3-ubyte").stat()
+    assert len(load_images("mnist", "train", packed_mnist, download=False)[1]) == 7
+    assert (raw / "train-images-idx3-ubyte").stat() == kept
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_archive_is_named_and_not_unpacked(packed_mnist, damage):
+    archive = packed_mnist / "MNIST/raw/t10k-images-idx3-ubyte.gz"
+    content = bytearray(archive.read_bytes())
+    content[-9] ^= damage == "flipped"
+    archive.write_bytes(content[: -1 if damage == "cut" else None])
+    with pytest.raises(OSError, match=r"mnist in .* cannot be unpacked: MD5 of ") as caught:
+        load_images("mnist", "train", packed_mnist)
+    assert f"MD5 of {archive} is" in str(caught.value)
+    assert ": delete it; set GANLIB_DATA" in str(caught.value)
+    assert "'mnist5k'" in str(caught.value)
+    assert not archive.with_suffix("").exists()
+    assert not list(archive.parent.glob(".*"))
+
+
+def test_the_archive_of_cifar10_is_unpacked_without_a_download(tmp_path, monkeypatch):
+    inside = tmp_path / "packed/cifar-10-batches-py"
+    inside.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    contents = {
+        "test_batch": {"data": pixels, "labels": [4, 1]},
+        "batches.meta": {"label_names": list("abcdefghij")},
+    }
+    for name, content in contents.items():
+        (inside / name).write_bytes(pickle.dumps(content))
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in inside.iterdir()}
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        archive.add(inside, inside.name)
+    cifar = torchvision.datasets.CIFAR10
+    packed = (tmp_path / "cifar-10-python.tar.gz").read_bytes()
+    monkeypatch.setattr(cifar, "tgz_md5", hashlib.md5(packed).hexdigest())
+    monkeypatch.setattr(cifar, "train_list", [])
+    monkeypatch.setattr(cifar, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(cifar, "meta", cifar.meta | {"md5": sums["batches.meta"]})
+    images, labels = load_images("cifar10", "test", tmp_path, download=False)
+    assert images.flatten(1).tolist() == pixels.tolist()
+    assert labels.tolist() == [4, 1]
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(packed[:-1])
+    shutil.rmtree(tmp_path / "cifar-10-batches-py")
+    with pytest.raises(OSError, match=r"cifar10 in .* cannot be unpacked: MD5 of .*tar\.gz"):
+        load_images("cifar10", "test", tmp_path, download=False)
+
+
+def prepare_beside_another(root: Path, barrier, told) -> None:
+    """In a process of its own: a download that is finished when the other one's is, too."""
+
+    def download(self):
+        if not Path(self.raw_folder).exists():
+            write_tiny(Path(self.raw_folder).parent)
+            barrier.wait(120)
+
+    torchvision.datasets.MNIST.download = download
+    sums = {name: hashlib.md5(idx(array)).hexdigest() for name, array in TINY.items()}
+    data._MD5["MNIST"] = sums
+    told.put(load_images("mnist", root=root)[1].tolist())
+
+
+def test_two_processes_that_prepare_a_data_set_at_once_leave_one_behind(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier, told = context.Barrier(2), context.Queue()
+    arguments = (tmp_path / "root", barrier, told)
+    both = [context.Process(target=prepare_beside_another, args=arguments) for _ in range(2)]
+    for process in both:
+        process.start()
+    assert [told.get(timeout=240) for _ in both] == [[0, 3, 6, 9, 2, 5, 8]] * 2
+    for process in both:
+        process.join(60)
+        assert process.exitcode == 0
+    left = {str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*")}
+    assert left == {"MNIST", "MNIST/raw", *(f"MNIST/raw/{name}" for name in TINY)}
+
+
 @pytest.mark.parametrize("name", ["MNIST", "mnist-5k", ""])
 def test_an_unknown_name_is_quoted_beside_the_known_ones(name):
     with pytest.raises(ValueError, match=f"mnist5k, mnist, .*cifar10 expected, got '{name}'"):
@@ -218,6 +332,14 @@ def test_an_unknown_name_is_quoted_beside_the_known_ones(name):
 def test_an_unknown_split_is_quoted_beside_the_known_ones():
     with pytest.raises(ValueError, match="'train' or 'test' expected, got 'validation'"):
         load_images("mnist5k", "validation")
+
+
+def test_where_digits_are_wanted_clothes_are_refused_with_the_names_of_digits(tmp_path):
+    for name in ("fashion_mnist", "cifar10"):
+        told = f"one of the data sets mnist5k, mnist expected, got '{name}'"
+        with pytest.raises(ValueError, match=f"^{told}$"):
+            load_images(name, root=tmp_path, download=False, among=DIGITS)
+    assert len(load_images("mnist5k", "test", among=DIGITS)[0]) == 500
 
 
 # The full data sets, where they are at hand

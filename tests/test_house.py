@@ -2,6 +2,8 @@
 
 import ast
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,3 +163,78 @@ def test_real_comes_before_fake_in_every_signature(path):
             real = fake.replace("fake", "real")
             if real in names:
                 assert names.index(real) < names.index(fake), function.name
+
+
+# Safety
+
+
+DANGEROUS = {
+    "S102": "exec(text)",
+    "S301": "import pickle\npickle.load(file)",
+    "S302": "import marshal\nmarshal.loads(data)",
+    "S307": "eval(text)",
+    "S506": "import yaml\nyaml.load(text, Loader=yaml.Loader)",
+    "S602": "import subprocess\nsubprocess.run(command, shell=True)",
+    "S604": "launch(command, shell=True)",
+    "S605": "import os\nos.system(command)",
+}
+
+
+def rules_broken(code: str, name: str) -> set[str]:
+    """What `ruff check`, as `make test` runs it, says of code in a file of this name."""
+    if name.endswith(".ipynb"):
+        cell = {"cell_type": "code", "source": code, "metadata": {}, "outputs": [], "id": "a",
+                "execution_count": None}  # fmt: skip
+        code = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    command = [sys.executable, "-m", "ruff", "check", "--output-format", "json", "--no-cache"]
+    done = subprocess.run(
+        [*command, "--stdin-filename", str(ROOT / name), "-"],
+        cwd=ROOT, input=code, capture_output=True, text=True,
+    )  # fmt: skip
+    return {fault["code"] for fault in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ganlib/new.py", "ganlib/runs/new.py", "book/new.py", "book/99_new.ipynb", "book/_ext/new.py",
+     "benchmarks/new.py", ".ci/new.py", "tests/test_new.py"],
+)  # fmt: skip
+def test_the_linter_lets_nothing_pass_that_runs_what_it_reads(name):
+    assert rules_broken("\n".join(DANGEROUS.values()), name) >= set(DANGEROUS)
+
+
+def test_what_is_safe_passes_the_linter():
+    safe = "import yaml\n\nyaml.safe_load(text := input())\nprint(text)\n"
+    assert not rules_broken(safe, "ganlib/new.py")
+
+
+def code_of_the_chapters() -> dict[str, ast.AST]:
+    """The syntax tree of each code cell, without the lines that are for IPython only."""
+    trees: dict[str, ast.AST] = {}
+    for chapter in sorted((ROOT / "book").glob("*.ipynb")):
+        for cell in json.loads(chapter.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                lines = "".join(cell["source"]).splitlines()
+                plain = [line for line in lines if not line.lstrip().startswith(("%", "!"))]
+                trees[f"{chapter.name}, {cell['id']}"] = ast.parse("\n".join(plain))
+    return trees
+
+
+def test_torch_loads_weights_only():
+    # Ruff has no rule for it. It is the default from torch 2.6 on, but a reader need not know that.
+    trees = {str(path.relative_to(ROOT)): tree for path, tree in TREES.items()}
+    found = 0
+    for name, tree in (trees | code_of_the_chapters()).items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                said = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert said.get("weights_only") == "True", f"{name}: {ast.unparse(node)}"
+                found += 1
+            elif isinstance(node, ast.ImportFrom) and node.module in (
+                "torch",
+                "torch.serialization",
+            ):
+                assert "load" not in {alias.name for alias in node.names}, name
+            elif isinstance(node, ast.Import):
+                assert not [a for a in node.names if a.name == "torch" and a.asname], name
+    assert found >= 2

@@ -1,5 +1,6 @@
 """ganlib.models: sizes counted by hand, layers computed naively, ranges and shapes."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,33 @@ def test_image_generators_map_latents_to_images_between_0_and_1(make):
     assert 0 <= images.min() < 0.4
     assert 0.6 < images.max() <= 1
     assert generator.latent_dim == latent_dim
+
+
+WRONG = ((1, 32, 32), (3, 28, 28), (1, 29, 31), (1, 14, 56), (784,), (28, 28))
+
+
+@pytest.mark.parametrize("shape", WRONG, ids=str)
+@pytest.mark.parametrize("make", [*LOGITS, DigitClassifier])
+def test_images_of_another_shape_are_refused_with_both_shapes(make, shape):
+    told = f"images of shape (n, 1, 28, 28) expected, got {(5, *shape)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        make()(torch.rand(5, *shape))
+
+
+def test_a_discriminator_of_color_images_names_their_shape():
+    discriminator = MaxoutDiscriminator((3, 4, 5), 6, 2)
+    assert discriminator(torch.rand(2, 3, 4, 5)).shape == (2,)
+    with pytest.raises(ValueError, match=re.escape("(n, 3, 4, 5) expected, got (2, 3, 5, 4)")):
+        discriminator(torch.rand(2, 3, 5, 4))
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (5, 1), (5,), (5, 7, 1), (5, 9, 1, 1)], ids=str)
+@pytest.mark.parametrize("make", IMAGES)
+def test_latents_of_another_shape_are_refused_with_both_shapes(make, shape):
+    generator, latent_dim = make()
+    told = f"latents of shape (n, {latent_dim}) expected, got {shape}"
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        generator(torch.randn(shape))
 
 
 def test_image_generator_paints_other_image_shapes():

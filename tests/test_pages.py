@@ -34,6 +34,7 @@ pytestmark = [
     pytest.mark.xdist_group("pages"),
 ]
 each_page = pytest.mark.parametrize("page", PAGES, ids=[p.stem for p in PAGES])
+MADE = [*PAGES, *sorted(SITE.glob("*.html"))]  # with the search, the indices and the redirection
 
 
 @functools.cache
@@ -116,6 +117,33 @@ def test_internal_links_lead_somewhere(page):
         if parts.fragment and target.suffix == ".html":
             found = soup(target).find(id=unquote(parts.fragment))
             assert found is not None, f"{link['href']} of {page.name} has no such anchor"
+
+
+def asked_for(file: Path) -> list[str]:
+    """The addresses that a page or a style sheet makes a browser fetch."""
+    if file.suffix != ".css":
+        tags = [*soup(file).select("[src]"), *soup(file).select("link[href]")]
+        return [str(tag.get("src") or tag.get("href")) for tag in tags]
+    text = re.sub(r"/\*.*?\*/", "", file.read_text(), flags=re.DOTALL)
+    found = re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s]+)""", text)
+    return [address for address in found if not address.startswith("data:")]
+
+
+@pytest.mark.parametrize("page", MADE, ids=[p.stem for p in MADE])
+def test_page_and_its_style_sheets_ask_for_nothing_that_is_not_in_the_site(page):
+    todo, read = [page], set()
+    while todo:
+        file = todo.pop()
+        read.add(file)
+        for address in map(urlsplit, asked_for(file)):
+            if address.scheme == "data" or not (address.path or address.netloc):
+                continue
+            assert not address.netloc, f"{file.name} asks {address.netloc}"
+            target = (file.parent / unquote(address.path)).resolve()
+            assert target.is_file(), f"{file.name} asks for {address.path}, which is missing"
+            todo += [target] if target.suffix == ".css" and target not in read else []
+    # The theme's own sheet imports the one of Sphinx.
+    assert page.name == "index.html" or {"theme.css", "basic.css"} <= {f.name for f in read}
 
 
 @each_page
@@ -209,6 +237,32 @@ def test_page_reads_in_a_browser_without_outside_hosts(page, new_tab, home):
         slider.click(position={"x": place * box["width"], "y": box["height"] / 2})
         expect(image).not_to_have_attribute("src", str(src))
     assert not faults, faults
+
+
+# From elements that are too wide to the right, the innermost; what scrolls by itself is not.
+TOO_WIDE = """() => {
+    const scrolls = (e) => e.parentElement !== document.body && e.parentElement && (
+        getComputedStyle(e.parentElement).overflowX !== "visible" || scrolls(e.parentElement));
+    const all = [...document.querySelectorAll(".bd-main *")].filter(
+        (e) => e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e));
+    return all.filter((e) => !all.some((other) => other !== e && e.contains(other)))
+        .map((e) => e.outerHTML.slice(0, 100) + " in " + e.parentElement.outerHTML.slice(0, 100));
+}"""
+
+
+@pytest.mark.parametrize("page", MADE, ids=[p.stem for p in MADE])
+def test_page_is_no_wider_than_a_narrow_window(page, new_tab, home):
+    # 320 px is a page of 1,280 px enlarged to 400 %, as by WCAG 2.2, 1.4.10.
+    tab = new_tab(viewport={"width": 320, "height": 800})
+    tab.goto(f"{home}{page.relative_to(SITE).as_posix()}", wait_until="load")
+    tab.wait_for_function(
+        "[...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
+    )
+    for unfolded in (False, True):
+        if unfolded:
+            tab.evaluate(UNFOLD)
+        wide = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 1, (wide, unfolded, tab.evaluate(TOO_WIDE))
 
 
 # What the theme and docutils bring along, by rule and by the element's class or tag.

@@ -352,6 +352,7 @@ def evaluate_command(
     """
     import torch
 
+    from ganlib.data import DIGITS
     from ganlib.records import provenance, write_record
     from ganlib.runs import evaluation, folder
 
@@ -370,5 +371,5 @@ def evaluate_command(
     click.echo(f"{'':28} {'real':>10} {'generated':>10}  taken on")
     for row in rows:
         click.echo(f"{row.measure:28} {row.real:10.4g} {row.fake:10.4g}  {row.sizes}")
-    if dataset not in evaluation.DIGITS:
+    if dataset not in DIGITS:
         click.echo(f"The digit classifier does not apply to {dataset}: its measures are left out.")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ganlib.data import load_images
+from ganlib.data import DIGITS, load_images
 from ganlib.metrics import (
     DigitClassifier,
     classifier_features,
@@ -20,7 +20,6 @@ from ganlib.metrics import (
 )
 from ganlib.trainer import generate
 
-DIGITS = ("mnist5k", "mnist")  # what the book's classifier can judge
 BLOCK = 64
 
 
