@@ -34,7 +34,7 @@ def go_on(file: Path, record: dict[str, Any], fixed: Callable[[dict], Any]) -> d
     if not file.exists():
         return record
     old = json.loads(file.read_text())
-    if fixed(old) != fixed(json.loads(json.dumps(record))):
+    if fixed(old) != fixed(json.loads(json.dumps(record, allow_nan=False))):
         raise SystemExit(f"{file} holds runs of another seed or setup: move it away first")
     return old
 

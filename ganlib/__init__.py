@@ -6,7 +6,7 @@ theory    densities on a grid: the optimal discriminator, V, KL and JS divergenc
 losses    the players' losses, as functions of logits
 games     pairs of losses, of both networks and a batch
 trainer   one training step, the loop around it and its state
-guards    errors in a sentence, where training would otherwise go wrong without a word
+guards    errors in a sentence, where a number would otherwise be wrong without a word
 history   what training recorded
 seeds     several seeds of one small GAN in one call
 models    the networks, from two-layer perceptrons to the 2014 paper's and a convolutional pair

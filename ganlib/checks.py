@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from ganlib.guards import LARGEST, require_between, require_real
 
 MIME = "application/vnd.ganlib.check+json"
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
@@ -58,9 +61,16 @@ class Check:
 def check_equal(
     label: str, claim: str, found: Any, expected: Any, tolerance: float, *, judge: bool = True
 ) -> Check:
-    """Check that all numbers in `found` equal those in `expected` within `tolerance`."""
-    found = torch.as_tensor(found, dtype=torch.float64)
-    expected = torch.as_tensor(expected, dtype=torch.float64)
+    """Check that all numbers in `found` equal those in `expected` within `tolerance`.
+
+    One number may stand for all. Errors: CheckFailed where the claim does not hold, a NaN never
+    does; ValueError for no numbers, for several of another shape, for a tolerance below 0.
+    """
+    require_between(0, LARGEST, tolerance=tolerance)
+    found, expected = _numbers(found), _numbers(expected)
+    if found.shape != expected.shape and min(found.numel(), expected.numel()) > 1:
+        shapes = f"{tuple(found.shape)} and {tuple(expected.shape)}"
+        raise ValueError(f"as many numbers found as expected are to be given, got {shapes}")
     # Equal infinities deviate by 0; a NaN anywhere must fail.
     deviation = torch.where(found == expected, 0.0, (found - expected).abs()).max().item()
     result = Check(
@@ -82,8 +92,13 @@ def check_range(
     at_most: float | None = None,
     judge: bool = True,
 ) -> Check:
-    """Check that all numbers in `found` lie between the bounds that are given."""
-    found = torch.as_tensor(found, dtype=torch.float64)
+    """Check that all numbers in `found` lie between the bounds that are given.
+
+    Errors: CheckFailed where they do not, a NaN never does; ValueError for no numbers or no bound.
+    """
+    found = _numbers(found)
+    given = {"at_least": at_least, "at_most": at_most}
+    require_between(-LARGEST, LARGEST, **{k: v for k, v in given.items() if v is not None})
     low, high = found.min().item(), found.max().item()
     measured = f"found {low:.4g}" if low == high else f"found {low:.4g} to {high:.4g}"
     bounds, holds = [], True
@@ -96,6 +111,15 @@ def check_range(
     if not bounds:
         raise ValueError("at_least or at_most expected, got neither")
     return _judge(Check(label, claim, measured, " and ".join(bounds) + " required", judge), holds)
+
+
+def _numbers(given: Any) -> Tensor:
+    """What is given as float64; ValueError for none."""
+    kept = torch.as_tensor(given)
+    require_real("numbers to check", kept)
+    if not kept.numel() or kept.is_meta:
+        raise ValueError(f"numbers to check expected, got {given!r}")
+    return torch.as_tensor(given, dtype=torch.float64)
 
 
 def _judge(result: Check, holds: bool) -> Check:

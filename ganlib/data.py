@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from ganlib.archives import md5_of, move_into_place, unpack_data_set
+from ganlib.guards import require_at_least, require_positive, require_real, require_values
 
 DATASETS = ("mnist5k", "mnist", "fashion_mnist", "cifar10")
 DIGITS = ("mnist5k", "mnist")  # what the digit classifier of `ganlib.metrics` can judge
@@ -165,9 +166,11 @@ def image_sampler(
     z is standard normal of shape (batch_size, latent_dim). With `labels`, of shape (n,), the batch
     is (x_real, z, y), and y holds the labels of x_real.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4:
+    require_at_least(1, batch_size=batch_size, latent_dim=latent_dim)
+    require_real("images", images)
+    if images.dtype != torch.uint8 or images.ndim != 4 or not images.numel():
         raise ValueError(
-            f"uint8 images (n, c, h, w) expected, got {images.dtype} {tuple(images.shape)}"
+            f"uint8 images (n >= 1, c, h, w) expected, got {images.dtype} {tuple(images.shape)}"
         )
     if labels is not None and (labels.shape != images.shape[:1] or labels.device != images.device):
         raise ValueError(
@@ -189,17 +192,31 @@ def gaussian_mixture(means: Tensor, stds: Tensor, weights: Tensor) -> MixtureSam
     """Mixture of Gaussians with diagonal covariance; `log_prob` in nats, `sample((n,))`.
 
     On a line means and stds have shape (k,) and samples (n,); in d dimensions (k, d) and (n, d).
+    Weights are divided by their sum. ValueError for other shapes, numbers that are not finite, a
+    std that is not above 0, weights below 0 or all 0.
     """
+    for what, given in (("means", means), ("stds", stds), ("weights", weights)):
+        require_values(f"finite {what}", given)
+        if not given.is_floating_point() or not given.numel():
+            found = f"{given.dtype} {tuple(given.shape)}"
+            raise ValueError(f"{what} of k >= 1 components in floating point expected, got {found}")
     if means.shape != stds.shape or weights.shape != means.shape[:1]:
         raise ValueError(
             "means and stds of one shape and a weight for each component expected, got shapes "
             f"{tuple(means.shape)}, {tuple(stds.shape)} and {tuple(weights.shape)}"
+        )
+    if not (stds > 0).all() or (weights < 0).any() or not weights.sum() > 0:
+        raise ValueError(
+            "stds > 0 and weights >= 0, one of them > 0, expected, got stds from "
+            f"{stds.min().item():g} and weights {weights.tolist()}"
         )
     return MixtureSameFamily(Categorical(weights), Independent(Normal(means, stds), means.ndim - 1))
 
 
 def ring_of_gaussians(n: int = 8, radius: float = 1.0, std: float = 0.01) -> MixtureSameFamily:
     """n equal Gaussians on a circle in the plane; the defaults are PacGAN's ring (2018)."""
+    require_at_least(1, n=n)
+    require_positive(radius=radius, std=std)
     angle = torch.arange(n) * (2 * torch.pi / n)
     means = radius * torch.stack([angle.cos(), angle.sin()], dim=1)
     return gaussian_mixture(means, torch.full_like(means, std), torch.full((n,), 1 / n))
@@ -207,6 +224,8 @@ def ring_of_gaussians(n: int = 8, radius: float = 1.0, std: float = 0.01) -> Mix
 
 def grid_of_gaussians(side: int = 5, spacing: float = 2.0, std: float = 0.05) -> MixtureSameFamily:
     """side x side equal Gaussians around the origin; the defaults are PacGAN's grid (2018)."""
+    require_at_least(1, side=side)
+    require_positive(spacing=spacing, std=std)
     line = (torch.arange(side) - (side - 1) / 2) * spacing
     means = torch.cartesian_prod(line, line)
     return gaussian_mixture(means, torch.full_like(means, std), torch.full((side**2,), 1 / side**2))
@@ -214,6 +233,7 @@ def grid_of_gaussians(side: int = 5, spacing: float = 2.0, std: float = 0.05) ->
 
 def sample_mixture(mixture: MixtureSameFamily, n: int, rng: torch.Generator) -> Tensor:
     """n samples of a `gaussian_mixture`, drawn from `rng` (torch.distributions takes none)."""
+    require_at_least(1, n=n)
     pick = torch.multinomial(mixture.mixture_distribution.probs, n, True, generator=rng)
     components = mixture.component_distribution
     mean, std = components.mean[pick], components.stddev[pick]

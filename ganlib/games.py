@@ -2,7 +2,8 @@
 
 Each returns the scalar that its player minimizes, and detached scalars to record. D's loss makes
 its forgeries without gradient, since it moves D alone; D judges real and generated data in two
-passes, as statistics over a batch (batch norm) must not mix the two. A batch is (x_real, z).
+passes, as statistics over a batch (batch norm) must not mix the two. A batch is (x_real, z); a NaN
+in it, or in a network, makes the loss NaN, as in `ganlib.losses`.
 """
 
 import torch

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganlib.guards import require_finite
+from ganlib.guards import require_at_least, require_finite
 
 
 class History:
@@ -23,20 +23,26 @@ class History:
         self.snapshots: dict[int, Any] = {}
 
     def record(self, step: int, values: dict[str, Any]) -> None:
-        """Add one value to each of the named series."""
+        """Add one value to each of the named series; FloatingPointError if one is not finite."""
+        require_at_least(0, step=step)
+        for name, number in values.items():
+            require_finite(name, number, step)
         for name, number in values.items():
             self.scalars.setdefault(name, []).append((step, number))
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The steps and the values recorded under a name; ValueError for an unknown one."""
-        if name not in self.scalars:
-            raise ValueError(f"one of {sorted(self.scalars)} expected, got {name!r}")
-        rows = self.scalars[name]
+        rows = self._rows(name)
         return np.array([step for step, _ in rows]), np.array([number for _, number in rows])
 
     def last(self, *names: str) -> dict[str, float]:
-        """The last value under each name, of several seeds their mean."""
-        return {name: float(np.mean(self.scalars[name][-1][1])) for name in names}
+        """The last value under each name, of several seeds their mean; ValueError as `series`."""
+        return {name: float(np.mean(self._rows(name)[-1][1])) for name in names}
+
+    def _rows(self, name: str) -> list[tuple[int, Any]]:
+        if name not in self.scalars:
+            raise ValueError(f"one of {sorted(self.scalars)} expected, got {name!r}")
+        return self.scalars[name]
 
     def read_back(self, pending: list[tuple[int, dict[str, Tensor]]]) -> None:
         """Record scalars that still lie on the device, by one transfer, and empty `pending`.
@@ -51,6 +57,4 @@ class History:
         for step, logs in rows:
             values = dict(zip(logs, numbers[position : position + len(logs)], strict=True))
             position += len(logs)
-            for name, number in values.items():
-                require_finite(name, number, step)
             self.record(step, values)

@@ -3,11 +3,15 @@
 A logit l is the discriminator's output before the sigmoid, D = sigma(l); logits have shape (n,).
 With softplus(t) = log(1 + e^t), -log sigma(l) = softplus(-l) and -log(1 - sigma(l)) = softplus(l).
 In this form the values stay finite and the derivatives are right at any finite logit, where
-log(sigmoid(l)) in floating point gives -infinity or a derivative of 0.
+log(sigmoid(l)) in floating point gives -infinity or a derivative of 0. A loss of logits one of
+which is NaN is NaN: to look for it would cost a wait for the device in every step, so training
+looks when it reads its numbers back (`ganlib.trainer.train`). Infinite logits give the limit.
 """
 
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from ganlib.guards import require_real
 
 
 def real_loss(real_logits: Tensor) -> Tensor:
@@ -70,5 +74,8 @@ def least_squares_generator_loss(fake_logits: Tensor) -> Tensor:
 
 
 def _check_logits(logits: Tensor) -> None:
+    require_real("logits", logits)
+    if not logits.is_floating_point():
+        raise TypeError(f"logits in floating point expected, got {logits.dtype}")
     if logits.ndim != 1 or len(logits) == 0:
         raise ValueError(f"logits of shape (n,) with n >= 1 expected, got {tuple(logits.shape)}")

@@ -6,8 +6,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganlib.guards import require_batch, require_images, require_points
+from ganlib.guards import (
+    require_at_least,
+    require_batch,
+    require_images,
+    require_points,
+    require_positive,
+    require_samples,
+    require_values,
+    require_vectors,
+)
 from ganlib.models import load_weights
+from ganlib.trainer import generate
 
 
 class DigitClassifier(nn.Module):
@@ -58,11 +68,12 @@ def load_digit_classifier(device: torch.device | str = "cpu") -> DigitClassifier
 def judge_digits(images: Tensor, classifier: DigitClassifier) -> DigitReport:
     """Mean confidence and class shares of images (n, 1, 28, 28), float in [0, 1].
 
+    Taken in the classifier's evaluation mode. ValueError for other images or logits not finite.
     Read both: a generator that always draws the same perfect 1 has the highest confidence.
     """
     require_images(images, (1, 28, 28))
-    with torch.no_grad():
-        logits = torch.cat([classifier(part) for part in images.split(1000)])
+    logits = generate(classifier, images)
+    require_values("finite logits of the classifier", logits)
     confidence, digits = logits.softmax(1).max(1)
     shares = torch.bincount(digits, minlength=10) / len(images)
     return DigitReport(confidence.mean().item(), shares.cpu())
@@ -74,19 +85,18 @@ def classifier_features(images: Tensor, classifier: DigitClassifier) -> Tensor:
     The features over which the book takes Fréchet distances, precision and recall of digits.
     """
     require_images(images, (1, 28, 28))
-    with torch.no_grad():
-        return torch.cat([classifier.features(part) for part in images.split(1000)])
+    features = generate(classifier.features, images)
+    require_values("finite features of the classifier", features)
+    return features
 
 
 def wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
     """Wasserstein-1 distance between two samples on a line, both (n,), in the samples' unit.
 
     Samples of equal size are needed: the i-th smallest of one goes to the i-th of the other.
+    ValueError for others, and for numbers that are not finite or so large that their sum is not.
     """
-    if x.ndim != 1 or x.shape != y.shape or not len(x):
-        raise ValueError(
-            f"two samples (n,) of equal size expected, got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+    require_samples(x, y)
     return (x.sort().values - y.sort().values).abs().mean()
 
 
@@ -122,9 +132,10 @@ def mode_coverage(samples: Tensor, centers: Tensor, std: float) -> ModeCoverage:
     A sample is of high quality if it lies within 3 std of its nearest center; a mode is found if
     it is the nearest one of such a sample. A perfect sampler in the plane has a share of
     1 - exp(-9 / 2) = 0.989. Source: Lin et al. (2018), PacGAN, section 4.1.
+    ValueError for other shapes, no samples, numbers that are not finite, and std <= 0.
     """
-    if not len(samples) or not std > 0:
-        raise ValueError(f"samples and a std > 0 expected, got {len(samples)} and std {std}")
+    require_points(samples, centers, least=1)
+    require_positive(std=std)
     squared, nearest = squared_distances(samples, centers).min(1)
     good = squared <= (3 * std) ** 2
     return ModeCoverage(len(nearest[good].unique()), good.float().mean().item())
@@ -138,13 +149,12 @@ def parzen_log_likelihood(
     Images (n, ...) and (m, ...) are taken as vectors of d pixels. log p(x) is the log mean over
     the samples s of exp(-|x - s|^2 / (2 bandwidth^2)), minus d log(bandwidth sqrt(2 pi)).
     Source: Goodfellow et al. (2014), section 5, and the code published with it.
+    ValueError for other shapes, no samples, pixels that are not finite, and a bandwidth <= 0.
     """
+    require_vectors(x, samples)
+    require_positive(bandwidth=bandwidth)
+    require_at_least(1, batch_size=batch_size)
     x, samples = x.flatten(1), samples.flatten(1)
-    if x.shape[1] != samples.shape[1] or not len(samples) or bandwidth <= 0:
-        raise ValueError(
-            "points of one dimension and a bandwidth > 0 expected, got shapes "
-            f"{tuple(x.shape)} and {tuple(samples.shape)}, bandwidth {bandwidth}"
-        )
     dim = x.shape[1]
     parts = []
     for part in x.split(batch_size):
@@ -189,12 +199,11 @@ def precision_and_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRec
     nearest neighbor in the set. Precision is the share of fake points inside the real manifold,
     recall the share of real points inside the fake one.
     Source: Kynkaanniemi et al. (2019), equations (1) and (2).
+    ValueError for other shapes, k not in 1 <= k < n, m, and features that are not finite.
     """
-    if real.ndim != 2 or real.shape[1:] != fake.shape[1:] or not 1 <= k < min(len(real), len(fake)):
-        raise ValueError(
-            "features (n, d) and (m, d) and 1 <= k < n, m expected, got "
-            f"{tuple(real.shape)} and {tuple(fake.shape)}, k={k}"
-        )
+    require_points(real, fake)
+    require_at_least(1, k=k)
+    require_at_least(k + 1, real_features=len(real), fake_features=len(fake))
     return PrecisionRecall(_share_covered(fake, real, k), _share_covered(real, fake, k))
 
 
@@ -209,7 +218,9 @@ def nearest_neighbors(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Euclidean distance to, and index of, the nearest of `others` (m, ...) for each of `images`.
 
     Both results have shape (n,). Distances are over pixels, in the images' unit.
+    ValueError for other shapes, no others, and pixels that are not finite.
     """
+    require_vectors(images, others)
     squared, index = squared_distances(images.flatten(1), others.flatten(1)).min(1)
     return squared.sqrt(), index
 
@@ -226,8 +237,11 @@ def parzen_score(x_choose: Tensor, x_score: Tensor, samples: Tensor) -> ParzenSc
     """Parzen window score of samples: bandwidth chosen on `x_choose`, then taken on `x_score`.
 
     The bandwidth is the best in the mean of ten from 0.1 to 1, equally spaced in the logarithm,
-    as in the code published with Goodfellow et al. (2014). Images in [0, 1].
+    as in the code published with Goodfellow et al. (2014). Images in [0, 1], one or more to choose
+    by and two or more to score. ValueError for fewer, and as in `parzen_log_likelihood`.
     """
+    require_vectors(x_choose, samples, least=1)
+    require_vectors(x_score, samples, least=2)
     bandwidths = torch.logspace(-1, 0, 10).tolist()
     means = [parzen_log_likelihood(x_choose, samples, b).mean().item() for b in bandwidths]
     best = bandwidths[max(range(len(means)), key=means.__getitem__)]

@@ -15,7 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ganlib.guards import require_batch
+from ganlib.guards import (
+    require_at_least,
+    require_batch,
+    require_between,
+    require_images,
+    require_real,
+)
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
@@ -23,6 +29,7 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.SiLU) -> 
 
     The activation stands between linear layers, not after the last.
     """
+    require_at_least(1, sizes=list(sizes))
     if len(sizes) < 2:
         raise ValueError(f"at least an input and an output size expected, got {list(sizes)}")
     layers: list[nn.Module] = []
@@ -57,19 +64,19 @@ class MLPGenerator(nn.Module):
         batch_norm: bool = False,
         pixel_means: Tensor | None = None,
     ):
+        sizes = [latent_dim, *hidden]
+        require_at_least(1, sizes=sizes, image_shape=image_shape)
         super().__init__()
         self.latent_dim, self.image_shape = latent_dim, image_shape
         layers: list[nn.Module] = []
-        n_in = latent_dim
-        for n_out in hidden:
-            layers += [nn.Linear(n_in, n_out)]
-            layers += [nn.BatchNorm1d(n_out)] if batch_norm else []
-            layers += [nn.ReLU()]
-            n_in = n_out
-        output = nn.Linear(n_in, math.prod(image_shape))
+        for n_in, n_out in pairwise(sizes):
+            norm = [nn.BatchNorm1d(n_out)] if batch_norm else []
+            layers += [nn.Linear(n_in, n_out), *norm, nn.ReLU()]
+        output = nn.Linear(sizes[-1], math.prod(image_shape))
         if pixel_means is not None:
-            bias = pixel_means.reshape(-1).clamp(0.001, 0.999).logit()
-            output.bias.data.copy_(bias)
+            require_real("pixel means", pixel_means)
+            require_images(pixel_means[None], image_shape)
+            output.bias.data.copy_(pixel_means.reshape(-1).clamp(0.001, 0.999).logit())
         self.layers = nn.Sequential(*layers, output)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -81,6 +88,7 @@ class Maxout(nn.Module):
     """Maximum over `pieces` linear maps, (n, n_in) to (n, n_out). Goodfellow et al. (2013)."""
 
     def __init__(self, n_in: int, n_out: int, pieces: int):
+        require_at_least(1, n_in=n_in, n_out=n_out, pieces=pieces)
         super().__init__()
         self.pieces = pieces
         self.linear = nn.Linear(n_in, n_out * pieces)
@@ -104,6 +112,7 @@ class MaxoutDiscriminator(nn.Module):
         *,
         dropout: tuple[float, float] = (0.2, 0.5),
     ):
+        require_between(0, 1, dropout=dropout)
         super().__init__()
         self.image_shape = image_shape
         self.layers = nn.Sequential(
@@ -127,6 +136,7 @@ def uniform_init_(network: nn.Module, bound: float) -> None:
 
     The 2014 paper's code uses 0.05 for the generator and 0.005 for the discriminator.
     """
+    require_between(0, 1e30, bound=bound)
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.uniform_(module.weight, -bound, bound)
@@ -141,6 +151,7 @@ class ConvGenerator(nn.Module):
     """
 
     def __init__(self, latent_dim: int = 64, channels: int = 32, *, bias: bool = False):
+        require_at_least(1, latent_dim=latent_dim, channels=channels)
         super().__init__()
         self.latent_dim = latent_dim
         self.layers = nn.Sequential(
@@ -166,6 +177,7 @@ class ConvDiscriminator(nn.Module):
     """
 
     def __init__(self, channels: int = 32):
+        require_at_least(1, channels=channels)
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(1, channels, 4, 2, 1),

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ganlib.guards import require_at_least, require_real, require_values
 from ganlib.history import History
 
 BLACK, GREEN, BLUE = "#000000", "#009E73", "#0072B2"
@@ -53,12 +54,22 @@ def new_figure(
 
 
 def image_array(images: Tensor, columns: int, pad: int = 1) -> np.ndarray:
-    """Images (n, c, h, w) in [0, 1] tiled into one array (height, width, c or none), in [0, 1]."""
+    """Images (n, c, h, w) in [0, 1] tiled into one array (height, width, c or none), in [0, 1].
+
+    What lies outside is painted black or white. ValueError for other shapes or types, and for
+    pixels that are not finite.
+    """
+    require_real("images", images)
+    require_at_least(1, columns=columns)
+    require_at_least(0, pad=pad)
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"float images (n, c, h, w) in [0, 1] expected, got {images.dtype} "
             f"{tuple(images.shape)}: bytes are to be divided by 255"
         )
+    if not images.numel():
+        raise ValueError(f"images (n >= 1, c, h, w) expected, got {tuple(images.shape)}")
+    require_values("images with finite pixels", images)
     n, c, h, w = images.shape
     rows = -(-n // columns)
     tiles = torch.ones(rows * columns, c, h + pad, w + pad)
@@ -78,6 +89,8 @@ def paint_images(ax: Axes, images: Tensor, columns: int = 8, title: str = "") ->
 
 def show_images(images: Tensor, columns: int = 8, width: float = 5.0, title: str = "") -> Figure:
     """Figure with a grid of images (n, c, h, w) in [0, 1]."""
+    require_real("images", images)
+    require_at_least(1, columns=columns)
     rows = -(-len(images) // columns)
     figure, ax = new_figure(width, width * rows / columns + (0.3 if title else 0.0))
     paint_images(ax, images, columns, title)
@@ -91,29 +104,42 @@ def paint_roles(
     p_g: Tensor | None = None,
     d: Tensor | None = None,
 ) -> None:
-    """Paint densities (and D) over x, each in its role's color and line style, with labels."""
+    """Paint densities (and D) over x, each in its role's color and line style, with labels.
+
+    ValueError for numbers that are not finite, which would be left out, and for other shapes.
+    """
+    require_values("finite x", torch.as_tensor(x))
     for values, style, label in (
         (p_data, DATA, r"$p_\mathrm{data}$"),
         (p_g, GENERATOR, r"$p_g$"),
         (d, DISCRIMINATOR, r"$D$"),
     ):
         if values is not None:
+            require_values(f"finite values of {label}", torch.as_tensor(values))
             ax.plot(x, values, **style, label=label)
     ax.set_xlabel("$x$")
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over a window of `window` steps ending at each step (fewer at the start)."""
-    total = np.cumsum(np.concatenate([[0.0], values]))
-    end = np.arange(1, len(values) + 1)
-    start = np.maximum(end - window, 0)
-    return (total[end] - total[start]) / (end - start)
+    """Mean over a window of `window` steps ending at each step (fewer at the start).
+
+    Values (n >= 1,), each sum taken anew, so that a large one spoils no mean it is not part of.
+    ValueError for other shapes and for values that are not finite.
+    """
+    require_at_least(1, window=window)
+    require_values("finite values", torch.as_tensor(values))
+    if np.ndim(values) != 1 or not len(values):
+        raise ValueError(f"values (n >= 1,) expected, got {np.shape(values)}")
+    window = min(window, len(values))
+    sums = np.convolve(values, np.ones(window))[: len(values)]
+    return sums / np.minimum(np.arange(1, len(values) + 1), window)
 
 
 def paint_history(
     ax: Axes, history: History, curves: dict[str, dict[str, Any]], window: int = 50
 ) -> None:
     """Paint recorded scalars over the steps, smoothed, each with its own line options."""
+    require_at_least(1, window=window)
     for name, style in curves.items():
         steps, values = history.series(name)
         every = int(np.median(np.diff(steps))) if len(steps) > 1 else 1

@@ -1,6 +1,7 @@
 """Records of long runs: what they were made by and on, files that are whole at every moment."""
 
 import json
+import math
 import os
 import platform
 import time
@@ -65,10 +66,15 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_record(path: str | Path, contents: dict[str, Any]) -> None:
-    """Write a JSON file: a line for each key, and one for each element of a list of records."""
+    """Write a JSON file: a line for each key, and one for each element of a list of records.
+
+    ValueError, which names the key and leaves the file as it was, for a number that JSON has not:
+    NaN or an infinity.
+    """
     lines = []
     for key, content in contents.items():
-        text = json.dumps(content)
+        _require_json(content, key)
+        text = json.dumps(content, allow_nan=False)
         if isinstance(content, list) and any(isinstance(row, dict) for row in content):
             text = "[\n  " + ",\n  ".join(json.dumps(row) for row in content) + "\n ]"
         lines.append(f" {json.dumps(key)}: {text}")
@@ -76,16 +82,37 @@ def write_record(path: str | Path, contents: dict[str, Any]) -> None:
         file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
+def _require_json(content: Any, place: str) -> None:
+    if isinstance(content, float) and not math.isfinite(content):
+        raise ValueError(f"finite numbers expected in a record, got {content} at {place}")
+    if isinstance(content, dict | list | tuple):
+        inside = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, inner in inside:
+            _require_json(inner, f"{place}.{key}")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
+
+
 def read_record(path: str | Path, command: str) -> dict[str, Any] | None:
     """The record in a JSON file, or None after a line that says which command makes it.
 
-    Of a record that is there, a line says when, by what and on what it was made.
+    Of a record that is there, a line says when, by what and on what it was made. ValueError for a
+    file that is none: no JSON, a number that is NaN or infinite, or without these facts.
     """
     path = Path(path)
     if not path.exists():
         print(f"not recorded here: {command} makes it")
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        if missing := {"date", "command", "device"} - record.keys():
+            raise ValueError(f"it lacks {sorted(missing)}")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"a record expected, {path} is none ({error}): {command} makes it"
+        ) from error
     print(f"recorded {record['date']} by {record['command']},")
     versions = ", ".join(f"{name} {record[name]}" for name in ("torch", "ganlib") if name in record)
     print(f"on {record['device']}, {versions}")

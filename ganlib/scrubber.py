@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
+
+from ganlib.guards import require_at_least, require_between, require_images
 
 
 class Scrubber:
@@ -18,7 +21,8 @@ class Scrubber:
     `paint(value)` returns the figure of one frame, or its pixels as an array in [0, 1] (equal sizes
     for all); `alt(value)` says what is to be seen in it, and `label` names what the slider moves.
     Where HTML is not shown (print, a terminal) the frame `start` stands for all. `width` is the
-    largest width on the page, in rem.
+    largest width on the page, in rem. ValueError for no values, a `start` that is not among them,
+    and pixels of another range or size.
     """
 
     def __init__(
@@ -35,12 +39,20 @@ class Scrubber:
     ):
         if not len(values):
             raise ValueError("at least one value to paint expected, got none")
+        require_at_least(-len(values), start=start)
+        if start >= len(values):
+            raise ValueError(f"a start below {len(values)} expected, got {start}")
+        require_between(1, 10_000, dpi=dpi, width=width)
         self.frames, self.rendering = [], "auto"
+        sizes: set[tuple[int, ...]] = set()
         for value in values:
             frame = paint(value)
             self.frames.append(_webp(frame, dpi))
             if not isinstance(frame, Figure):
                 self.rendering = "pixelated"
+                sizes.add(np.shape(frame))
+        if len(sizes) > 1:
+            raise ValueError(f"pixels of one size expected, got {sorted(sizes)}")
         self.alts = [alt(value) for value in values]
         self.shown = [shown(value) for value in values]
         self.label, self.start, self.width = label, start % len(values), width
@@ -135,6 +147,8 @@ def _webp(frame: Figure | np.ndarray, dpi: int) -> bytes:
         picture = picture.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         picture.convert("RGB").save(small, format="webp", lossless=True, quality=100, method=4)
     else:
+        pixels = torch.tensor(np.asarray(frame))
+        require_images((pixels[..., None] if pixels.ndim == 2 else pixels).movedim(-1, 0)[None])
         picture = Image.fromarray((255 * np.asarray(frame) + 0.5).astype(np.uint8)).convert("RGB")
         picture.save(small, format="webp", quality=80, method=4)
     return small.getvalue()
@@ -144,6 +158,8 @@ def explore(paint: Callable[[Any], Figure], values: Sequence[Any], *, label: str
     """The same slider for a live kernel: an ipywidgets control that calls `paint` again."""
     import ipywidgets
 
+    if not len(values):
+        raise ValueError("at least one value to paint expected, got none")
     slider = ipywidgets.SelectionSlider(
         options=[(f"{v:.3g}" if isinstance(v, float) else str(v), v) for v in values],
         description=label,

@@ -9,6 +9,8 @@ distributions do not hold here; `normalize` gives a density that mass.
 import torch
 from torch import Tensor
 
+from ganlib.guards import require_positive, require_values
+
 MASS_TOLERANCE = 1e-3  # catches mistakes; it is not the accuracy of any identity
 SMALLEST = 1e-322  # smaller values count as 0 in the JSD: half of them could round to 0
 
@@ -16,11 +18,12 @@ SMALLEST = 1e-322  # smaller values count as 0 in the JSD: half of them could ro
 def normalize(p: Tensor, dx: float) -> Tensor:
     """Density on the grid with the shape of `p` and mass exactly 1 (to rounding).
 
-    Raises ValueError if `p` is negative, not finite, or has no mass.
+    Raises ValueError if `p` is negative, not finite, or has no mass, and for dx <= 0.
     """
     (p,) = _densities(p)
+    require_positive(dx=dx)
     mass = p.sum() * dx
-    if not mass > 0:
+    if not mass > 1e-300:  # below, floating point has fewer digits
         raise ValueError(f"a density with positive mass expected, got mass {mass.item():g}")
     return p / mass
 
@@ -55,17 +58,20 @@ def value(d: Tensor, p_data: Tensor, p_g: Tensor, dx: float) -> Tensor:
 def kl_divergence(p: Tensor, q: Tensor, dx: float) -> Tensor:
     """KL(p | q) = integral of p log(p / q), in nats; 0 log 0 = 0, infinity where q = 0 < p.
 
-    Errors: ValueError as in `js_divergence`.
+    Never negative: what rounding, or a mass that is not quite 1, leaves below 0 becomes 0, with the
+    derivatives as they are. Errors: ValueError as in `js_divergence`.
     """
     p, q = _densities(p, q, dx=dx)
-    return ((torch.xlogy(p, p) - torch.xlogy(p, q)) * dx).sum()
+    divergence = ((torch.xlogy(p, p) - torch.xlogy(p, q)) * dx).sum()
+    return divergence - divergence.detach().clamp(max=0)
 
 
 def js_divergence(p: Tensor, q: Tensor, dx: float) -> Tensor:
     """JSD(p, q) = (KL(p | m) + KL(q | m)) / 2 with m = (p + q) / 2, in nats: in [0, log 2].
 
-    Errors: ValueError for negative, non-finite or differently shaped input, and for a mass that
-    differs from 1 by more than 1e-3. Source: Lin (1991) with equal weights.
+    The upper bound holds to rounding, for masses of exactly 1. Errors: ValueError for negative,
+    non-finite or differently shaped input, and for a mass that differs from 1 by more than 1e-3.
+    Source: Lin (1991) with equal weights.
     """
     p, q = _densities(p, q, dx=dx, zero_below=SMALLEST)
     m = (p + q) / 2
@@ -76,6 +82,8 @@ def _densities(
     *densities: Tensor, dx: float | None = None, zero_below: float = 0.0
 ) -> tuple[Tensor, ...]:
     """The densities, checked, in float64; their values below `zero_below` become 0."""
+    for p in densities:
+        require_values("a density with finite values", p)
     shapes = {tuple(p.shape) for p in densities}
     if len(shapes) > 1:
         raise ValueError(f"densities on one grid expected, got shapes {sorted(shapes)}")
@@ -84,14 +92,10 @@ def _densities(
         p = p.to(torch.float64)
         if p.numel() == 0:
             raise ValueError("a density on a grid expected, got no values")
-        if not torch.isfinite(p).all():
-            bad = p[~torch.isfinite(p)].flatten()[0].item()
-            raise ValueError(f"a density with finite values expected, got {bad}")
         if (p < 0).any():
             raise ValueError(f"a density without negative values expected, got {p.min().item():g}")
         if dx is not None:
-            if not dx > 0:
-                raise ValueError(f"a positive grid spacing dx expected, got {dx!r}")
+            require_positive(dx=dx)
             mass = (p.sum() * dx).item()
             if abs(mass - 1) > MASS_TOLERANCE:
                 raise ValueError(
@@ -106,6 +110,7 @@ def _discriminator_and_densities(
     d: Tensor, p_data: Tensor, p_g: Tensor, dx: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     p_data, p_g = _densities(p_data, p_g, dx=dx)
+    require_values("values of D in [0, 1]", d)
     d = d.to(torch.float64)
     if d.shape != p_data.shape:
         raise ValueError(

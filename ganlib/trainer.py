@@ -142,7 +142,9 @@ def generate(network: Module, *inputs: Tensor, batch_size: int = 1000) -> Tensor
     """network(*inputs) without gradients and in evaluation mode (batch norm by its running means).
 
     The inputs (n, ...), latents for example and labels, are passed on in parts of `batch_size`.
+    A NaN in them, or in the network, comes out as NaN. ValueError for inputs of several lengths.
     """
+    require_at_least(1, batch_size=batch_size)
     if not inputs or len({len(x) for x in inputs}) > 1:
         raise ValueError(f"inputs of one length expected, got lengths {[len(x) for x in inputs]}")
     modes = [(module, module.training) for module in network.modules()]

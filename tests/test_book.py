@@ -115,17 +115,20 @@ def test_chapter_9_makes_no_sets_that_are_larger_than_its_data(tmp_path):
 # --- what is taught is what is imported ------------------------------------------------------
 
 
+def is_guard(statement: ast.stmt) -> bool:
+    """A call of require_... or of a private function, or an `if` that only raises."""
+    if isinstance(statement, ast.Expr | ast.Assign) and isinstance(statement.value, ast.Call):
+        called = statement.value.func
+        return isinstance(called, ast.Name) and called.id.startswith(("_", "require_"))
+    return isinstance(statement, ast.If) and all(isinstance(s, ast.Raise) for s in statement.body)
+
+
 def bare(function: ast.FunctionDef) -> str:
     """The syntax tree without docstring, annotations and one leading block of input guards."""
     body = list(function.body)
     if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
         body = body[1:]
-    first = body[0]
-    if isinstance(first, ast.Expr | ast.Assign) and isinstance(first.value, ast.Call):
-        called = first.value.func
-        if isinstance(called, ast.Name) and called.id.startswith(("_", "require_")):
-            body = body[1:]
-    while isinstance(body[0], ast.If) and all(isinstance(s, ast.Raise) for s in body[0].body):
+    while is_guard(body[0]):
         body = body[1:]
     for node in ast.walk(function):
         if isinstance(node, ast.arg):

@@ -290,6 +290,37 @@ def test_an_empty_ganlib_data_is_as_good_as_none(tmp_path, monkeypatch):
             tmp_path / "run", says=(f"no mnist in {tmp_path / 'cache' / 'ganlib'} ",))  # fmt: skip
 
 
+def strict(path: Path) -> dict[str, Any]:
+    """JSON as its standard has it: NaN and Infinity are none."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{path.name} holds {name}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize("model", ["maxout", "conv"])
+def test_no_json_of_a_run_that_diverges_holds_a_nan(model, tmp_path):
+    out, table = tmp_path / "run", tmp_path / "table.json"
+    done("train", model, "--device", "cpu", *SMALL, "--lr", 1e5, "--steps", 6, "--out", out)
+    told = strict(out / "metrics.json")
+    assert max(told["history"]["loss/G"]["value"]) > 1e6
+    done("evaluate", out, "--n", 10, "--json", table)
+    assert len(strict(table)["measures"]) == 9
+
+
+def test_a_record_of_a_run_with_a_nan_is_refused_in_one_line(tmp_path, monkeypatch):
+    def spoiled(*arguments: Any) -> dict[str, Any]:
+        return progress_record(*arguments) | {"seconds": float("nan")}
+
+    monkeypatch.setattr(training, "progress_record", spoiled)
+    out = tmp_path / "run"
+    ran = ganlib_command("train", "conv", "--device", "cpu", *SMALL, "--steps", 1, "--out", out)
+    assert ran.exit_code == 2, ran.output
+    assert ran.stderr.strip().endswith("finite numbers expected in a record, got nan at seconds")
+    assert not (out / "metrics.json").exists()
+
+
 @pytest.mark.parametrize("game", list(GAMES))
 def test_each_game_of_the_table_trains_by_the_two_losses_that_it_names(game, tmp_path, monkeypatch):
     told, seen = GAMES[game], []

@@ -77,6 +77,10 @@ def test_smooth_is_the_mean_of_the_last_values(window):
     assert smooth(values, window) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_large_value_spoils_no_mean_that_it_is_not_part_of():
+    assert smooth(np.array([1e30, 1.0, 2.0, 4.0]), 2)[2:].tolist() == [1.5, 3.0]
+
+
 def test_each_role_has_its_own_color_and_line_style():
     _, ax = new_figure()
     x = torch.linspace(0, 1, 5)

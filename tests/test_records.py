@@ -1,6 +1,7 @@
 """ganlib.records: where numbers come from, and files that are whole at every moment."""
 
 import json
+import math
 import os
 import platform
 import re
@@ -96,3 +97,36 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         write_record(tmp_path / "r.json", {"a": 2})
     assert json.loads((tmp_path / "r.json").read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [Path(tmp_path / "r.json")]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_has_not_is_refused_by_its_place_and_the_file_stays(tmp_path, bad):
+    path = tmp_path / "r.json"
+    write_record(path, {"a": 1})
+    for contents, place in (
+        ({"a": bad}, "a"),
+        ({"rows": [{"x": 1.0}, {"x": [2.0, bad]}]}, "rows.1.x.1"),
+    ):
+        with pytest.raises(ValueError, match=rf"got {bad} at {re.escape(place)}$"):
+            write_record(path, contents)
+    assert path.read_text() == '{\n "a": 1\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [('{"date": "x", "command": "y", "device": "z", "a": NaN}', "holds NaN"),
+     ('{"date": "x", "command": "y", "device": "z", "a": [-Infinity]}', "holds -Infinity"),
+     ('{"date": "x"}', "lacks ['command', 'device']"), ("[1]", "list"), ("{", "property name")],
+)  # fmt: skip
+def test_a_file_that_is_no_record_is_refused_by_its_name(tmp_path, text, why):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=r"a record expected, .*r\.json is none") as refusal:
+        read_record(tmp_path / "r.json", "python b.py")
+    assert why in str(refusal.value)
+
+
+def test_no_script_writes_json_but_through_a_record():
+    root = Path(ganlib.__file__).parents[1]
+    for path in [*(root / "ganlib").rglob("*.py"), *(root / "benchmarks").glob("*.py")]:
+        calls = [line for line in path.read_text().splitlines() if "json.dump" in line]
+        assert path.name == "records.py" or all("allow_nan=False" in line for line in calls), path
