@@ -1,6 +1,6 @@
 """Well-known tips for training GANs, each tried alone on the grid of 25 Gaussians and on mnist5k.
 
-    python benchmarks/ablations.py            (about a quarter of an hour of one CPU core)
+    python benchmarks/ablations.py            (about half an hour of one CPU core)
 
 Writes book/results/10_ablations.json after each row; rows that the file already holds are kept (a
 file of another seed is refused). A row is one tip on one task: several runs, whose seeds are the
