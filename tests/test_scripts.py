@@ -24,5 +24,7 @@ def test_a_script_trains_and_writes_its_grid(name, tmp_path):
 
 def test_they_are_as_short_as_their_page_says():
     lines = {name: (SCRIPTS / f"{name}.py").read_text().splitlines() for name in STEPS}
-    assert len(lines["whole_gan"]) <= 60
+    assert len(lines["whole_gan"]) < 60
+    readme = (SCRIPTS.parents[1] / "README.md").read_text()
+    assert f"a whole GAN in {len(lines['whole_gan'])} lines" in readme
     assert len([line for line in lines["whole_gan_ganlib"] if line]) <= 20
