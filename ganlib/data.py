@@ -2,9 +2,11 @@
 
 import functools
 import os
+import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,6 +139,9 @@ def _giving_up() -> Iterator[None]:
 def _download(make: Callable[..., object], root: Path, inside: str) -> None:
     """Download beside `root / inside` and move into place only what is complete and checked."""
     root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob(".downloading-*"):  # by a process that was killed, a day ago or longer
+        if time.time() - left.stat().st_mtime > 86_400:
+            shutil.rmtree(left, ignore_errors=True)
     print(f"downloading {inside} into {root}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix=".downloading-", dir=root) as part:
         make(part, train=True, download=True)  # checks each archive's MD5, shows a bar

@@ -205,6 +205,24 @@ def test_an_interrupted_download_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_download_left_goes_with_a_later_one_but_not_another_that_still_runs(
+    tmp_path, monkeypatch
+):
+    old, new = tmp_path / ".downloading-old", tmp_path / ".downloading-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "part").write_bytes(b"x")
+    os.utime(old, (0, 0))
+
+    def download(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    with pytest.raises(KeyboardInterrupt):
+        load_images("mnist", root=tmp_path)
+    assert list(tmp_path.iterdir()) == [new]
+
+
 def test_a_complete_download_is_moved_into_place_and_read(tiny_mnist, monkeypatch, capfd):
     downloads = []
 
