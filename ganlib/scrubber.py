@@ -21,8 +21,8 @@ class Scrubber:
     `paint(value)` returns the figure of one frame, or its pixels as an array in [0, 1] (equal sizes
     for all); `alt(value)` says what is to be seen in it, and `label` names what the slider moves.
     Where HTML is not shown (print, a terminal) the frame `start` stands for all. `width` is the
-    largest width on the page, in rem. ValueError for no values, a `start` that is not among them,
-    and pixels of another range or size.
+    largest width on the page, in rem; on a narrow screen a figure keeps 32 and scrolls. ValueError
+    for no values, a `start` that is not among them, and pixels of another range or size.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Scrubber:
         return _SCRUBBER.format(
             key=key,
             width=self.width,
+            least=min(self.width, 32 if self.rendering == "auto" else 0),  # its words stay readable
             rendering=self.rendering,
             src=sources[self.start],
             alt=html.escape(self.alts[self.start]),
@@ -93,8 +94,9 @@ class Scrubber:
 _SCRUBBER = """
 <div class="scrubber" id="{key}"
 style="background:#fff;color:#000;max-width:{width}rem;margin:0 auto;padding:.4rem">
-<img src="{src}" alt="{alt}" class="dark-light"
-style="display:block;width:100%;height:auto;image-rendering:{rendering}">
+<div role="group" aria-label="picture; scrolls sideways where it is wider" tabindex="0"
+style="overflow-x:auto"><img src="{src}" alt="{alt}" class="dark-light"
+style="display:block;width:100%;min-width:{least}rem;height:auto;image-rendering:{rendering}"></div>
 <div style="display:flex;gap:.7rem;align-items:center;flex-wrap:wrap">
 <button type="button" style="color:#000;background:#fff;border:1px solid #767676;
 border-radius:.25rem;padding:.1rem .7rem;min-width:4.2rem">Play</button>

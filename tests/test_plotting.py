@@ -247,3 +247,15 @@ def test_explore_is_a_slider_that_paints_the_chosen_value():
     slider.value = 2.25
     widget.update()
     assert painted[-1] == 2.25
+
+
+def test_on_a_narrow_screen_a_figure_keeps_its_width_and_scrolls_and_pixels_shrink():
+    figure = Scrubber(bar, [1], label="h", alt=str)
+    pixels = Scrubber(lambda _: np.zeros((8, 8)), [1], label="h", alt=str)
+    for made, least in ((figure, "32rem"), (pixels, "0rem")):
+        image = only(BeautifulSoup(made._repr_mimebundle_()["text/html"], "html.parser"), "img")
+        assert f"min-width:{least}" in str(image["style"])
+        frame = image.parent
+        assert frame is not None
+        assert "overflow-x:auto" in str(frame["style"])
+        assert (frame["tabindex"], frame["role"]) == ("0", "group")  # keys must reach what scrolls
