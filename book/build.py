@@ -71,8 +71,8 @@ def key_of(chapter: Path, parameters: dict) -> str:
     code = [(c["source"], c["metadata"].get("tags")) for c in cells]
     digest = hashlib.sha256(json.dumps([parameters, code], sort_keys=True).encode())
     digest.update(f"{sys.version_info[:2]} {version('torch')}".encode())
-    results = (BOOK / "results").glob(f"{chapter.stem[:2]}_*")
     sources = ["".join(c["source"]) for c in cells]
+    results = [p for p in (BOOK / "results").glob("*") if p.name in "\n".join(sources)]
     for path in [*library_of(sources), *sorted(results)]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

@@ -51,6 +51,17 @@ def test_a_chapter_is_stale_when_a_module_changed_that_it_imports(copy, source, 
         assert not stale_after_edit_of(name, copy, path), name
 
 
+def test_a_chapter_is_stale_when_a_record_changed_that_it_reads(copy, monkeypatch):
+    monkeypatch.setattr(build, "BOOK", copy)
+    (copy / "results").mkdir()
+    read, other = copy / "results" / "07_digits.json", copy / "results" / "08_map.png"
+    path = chapter(copy, 'read_record("results/07_digits.json", "")')
+    for file, stale in ((read, True), (other, False), (read, True)):
+        before = build.key_of(path, {})
+        file.write_bytes(file.read_bytes() + b" " if file.exists() else b"")
+        assert (build.key_of(path, {}) != before) == stale, file.name
+
+
 def test_a_module_reached_through_another_counts(copy):
     path = chapter(copy, "from ganlib.trainer import train")
     assert stale_after_edit_of("guards.py", copy, path)
