@@ -2,7 +2,7 @@
 
     python benchmarks/against_the_usual_loop.py        (8 minutes of a core, half of it compiling)
 
-The loop and the networks (of two public scripts, and of chapters 7 and 8) are in usual_loop.py;
+The loop and the networks (of two public scripts, the paper's, a small DCGAN) are in usual_loop.py;
 `--public FOLDER`, a clone of their repository with MNIST in data/mnist, times the scripts, too.
 ganlib's side is `ganlib.trainer.train` with fused Adam on uint8 tensors. It draws fresh fakes for
 each player, as Algorithm 1 does, which is more work. Its rows:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from ganlib.metrics import DigitClassifier, judge_digits
-from ganlib.models import MaxoutDiscriminator, MLPGenerator
+from ganlib.models import ConvDiscriminator, ConvGenerator, MaxoutDiscriminator, MLPGenerator
 from ganlib.plotting import image_array
 from ganlib.records import provenance, replacing
+from ganlib.rounding import InBfloat16
 from ganlib.trainer import State, running_average
 
 ROOT = Path(__file__).parents[1]
@@ -45,24 +46,53 @@ def verdict(images: Tensor, classifier: DigitClassifier) -> dict[str, Any]:
     return {"confidence": confidence, "shares": shares.tolist()}
 
 
-def maxout_pair(images: Tensor) -> tuple[nn.Module, nn.Module]:
+def maxout_pair(
+    images: Tensor, dropout: tuple[float, float] = (0.0, 0.0)
+) -> tuple[nn.Module, nn.Module]:
     """Chapter 7's networks; the untrained G paints the mean of the uint8 images."""
     pixel_means = images.float().mean(0) / 255
-    return MLPGenerator(batch_norm=True, pixel_means=pixel_means), MaxoutDiscriminator()
+    return MLPGenerator(batch_norm=True, pixel_means=pixel_means), MaxoutDiscriminator(
+        dropout=dropout
+    )
 
 
 def adam_state(
-    seed: int, pair: Callable[[], tuple[nn.Module, nn.Module]], lr_g: float, lr_d: float
+    seed: int,
+    pair: Callable[[], tuple[nn.Module, nn.Module]],
+    lr_g: float,
+    lr_d: float,
+    *,
+    betas: tuple[float, float] = (0.5, 0.999),
+    average: float = 0.995,
 ) -> State:
-    """A new pair from `seed`, Adam with betas (0.5, 0.999), and G's average with decay 0.995."""
+    """A new pair from `seed`, Adam for both, and G's running average."""
     torch.manual_seed(seed)
     generator, discriminator = pair()
     opt_g, opt_d = (
-        Adam(network.parameters(), lr, betas=(0.5, 0.999), fused=True)
+        Adam(network.parameters(), lr, betas=betas, fused=True)
         for network, lr in ((generator, lr_g), (discriminator, lr_d))
     )
-    average, rng = running_average(generator, 0.995), torch.Generator().manual_seed(seed)
-    return State(generator, discriminator, opt_g, opt_d, rng, average=average)
+    rng = torch.Generator().manual_seed(seed)
+    return State(
+        generator, discriminator, opt_g, opt_d, rng, average=running_average(generator, average)
+    )
+
+
+def r1_state(
+    seed: int,
+    pair: Callable[[], tuple[nn.Module, nn.Module]],
+    lr: float,
+    *,
+    average: float = 0.995,
+) -> State:
+    """The same by the settings that go with the R1 penalty: chapters 7 and 8."""
+    return adam_state(seed, pair, lr, lr, betas=(0.0, 0.99), average=average)
+
+
+def conv_pair(latent_dim: int = 64) -> tuple[nn.Module, nn.Module]:
+    """Chapter 8's networks, in bfloat16, which costs less on most CPUs."""
+    generator = ConvGenerator(latent_dim, 16, bias=latent_dim < 16)
+    return InBfloat16(generator), InBfloat16(ConvDiscriminator(batch_norm=False, hidden=256))
 
 
 def scale_lr(state: State, factor: float) -> None:

@@ -121,7 +121,7 @@ def disk_rows(folder: Path, rng: random.Random, n: int = 20) -> Iterator[dict[st
     yield row("disk", limit, kept, attempts(folder, limited, "File too large"))
     full = "A full disk, with room for a random part of a checkpoint"
     try:
-        with small_disk(folder / "disk", 16) as disk:
+        with small_disk(folder / "disk", 32) as disk:
             fill = partial(filled, disk)
             yield row("disk", full, kept, attempts(disk, fill, "No space left on device"))
     except OSError as error:

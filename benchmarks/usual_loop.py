@@ -2,9 +2,9 @@
 
 The networks are those of gan.py and dcgan.py (at 32 px) of github.com/eriklindernoren/PyTorch-GAN,
 but for G's last layer (a sigmoid where they have tanh, for images in [0, 1]) and D's sigmoid, which
-is in the loop's loss; and those of chapters 7 and 8. The loop is theirs, too: a DataLoader over PIL
-images, BCELoss, torch's default Adam, gradients of both networks in G's update, D's update on
-the fakes just made for G's, `.item()` at each step.
+is in the loop's loss; and the paper's perceptrons and a small DCGAN. The loop is theirs, too: a
+DataLoader over PIL images, BCELoss, torch's default Adam, gradients of both networks in G's update,
+D's update on the fakes just made for G's, `.item()` at each step.
 """
 
 import atexit

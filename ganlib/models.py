@@ -173,20 +173,27 @@ class ConvGenerator(nn.Module):
 class ConvDiscriminator(nn.Module):
     """Convolutional discriminator, images (n, 1, 28, 28) in [0, 1] to logits (n,).
 
-    It works on 2x - 1, in [-1, 1], as convolutional GANs usually do.
+    It works on 2x - 1, in [-1, 1], as convolutional GANs usually do. `batch_norm` puts batch norm
+    after the second convolution, where it takes the place of a bias; `hidden` is the number of
+    units of a linear layer before the last, 0 for none.
     """
 
-    def __init__(self, channels: int = 32):
+    def __init__(self, channels: int = 32, *, batch_norm: bool = True, hidden: int = 0):
         require_at_least(1, channels=channels)
+        require_at_least(0, hidden=hidden)
         super().__init__()
+        norm = [nn.BatchNorm2d(2 * channels)] if batch_norm else []
+        n = 2 * channels * 49
+        middle = [nn.Linear(n, hidden), nn.LeakyReLU(0.2)] if hidden else []
         self.layers = nn.Sequential(
             nn.Conv2d(1, channels, 4, 2, 1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(2 * channels),
+            nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=not batch_norm),
+            *norm,
             nn.LeakyReLU(0.2),
             nn.Flatten(),
-            nn.Linear(2 * channels * 49, 1),
+            *middle,
+            nn.Linear(hidden or n, 1),
             nn.Flatten(0),
         )
 
@@ -202,7 +209,7 @@ def load_generator(name: str, device: torch.device | str = "cpu") -> MLPGenerato
     """
     if name not in ("maxout", "conv"):
         raise ValueError(f"a generator 'maxout' or 'conv' expected, got {name!r}")
-    generator = MLPGenerator(batch_norm=True) if name == "maxout" else ConvGenerator()
+    generator = MLPGenerator(batch_norm=True) if name == "maxout" else ConvGenerator(channels=16)
     load_weights(generator, f"{name}_generator")
     return generator.to(device).eval()
 

@@ -264,7 +264,7 @@ for name, of in {
     CASES[f"losses.{name}"] = Case(
         several(of, (1, 6), **LOGITS), within(*bounds), dict.fromkeys(of, logits)
     )
-for name in ("gan_loss_d", "gan_loss_g", "minimax_loss_g", "least_squares_loss_d",
+for name in ("gan_loss_d", "r1_loss_d", "gan_loss_g", "minimax_loss_g", "least_squares_loss_d",
              "least_squares_loss_g"):  # fmt: skip
     CASES[f"games.{name}"] = Case(players(), spoils={"discriminator": COLUMN})
 
@@ -478,7 +478,10 @@ CASES |= {
         together(latent_dim=UPTO, channels=UPTO), layers_law,
         {"latent_dim": COUNT, "channels": COUNT},
     ),
-    "models.ConvDiscriminator": Case(together(channels=UPTO), layers_law, {"channels": COUNT}),
+    "models.ConvDiscriminator": Case(
+        together(channels=UPTO, batch_norm=st.booleans(), hidden=st.integers(0, 3)), layers_law,
+        {"channels": COUNT, "hidden": FROM_0},
+    ),
     "models.uniform_init_": Case(
         together(network=st.builds(lambda: small_pair(2, 3, 4)[0]), bound=st.floats(0, 1e9)),
         spoils={"bound": told(*((b, repr(b)) for b in (NAN, INF, -INF, -1.0, 1e200, "1", None)))},

@@ -22,9 +22,9 @@ NEW = ("train", "conv", "--out", "OUT")
     ("arguments", "says"),
     [
         (("--foo",), ("No such command '--foo'",)),
-        (("train",), ("Missing argument", "maxout, mlp, conv")),
+        (("train",), ("Missing argument", "maxout, mlp, conv, dcgan")),
         ((*NEW, "--fast"), ("No such option", "--fast")),
-        (("train", "dcgan", "--out", "OUT"), ("'dcgan' is not one of", "maxout")),
+        (("train", "wgan", "--out", "OUT"), ("'wgan' is not one of", "maxout")),
         (("train", "conv"), ("Missing option '--out'",)),
         ((*NEW, "--dataset", "imagenet"), ("'imagenet' is not one of", "mnist5k")),
         ((*NEW, "--steps", "0"), ("'--steps': 0 is not in the range 1<=x<=",)),
@@ -36,10 +36,14 @@ NEW = ("train", "conv", "--out", "OUT")
         ((*NEW, "--seed", "9" * 26), (f"'--seed': {'9' * 26} is not in", f"<={2**63 - 1}")),
         ((*NEW, "--lr", "0"), ("'--lr': 0.0 is not in the range x>0",)),
         ((*NEW, "--lr-g", "nan"), ("a finite --lr-g expected, got nan",)),
+        ((*NEW, "--beta1", "1"), ("'--beta1': 1.0 is not in the range 0<=x<1",)),
+        ((*NEW, "--beta1", "nan"), ("a finite --beta1 expected, got nan",)),
+        ((*NEW, "--beta2", "-0.1"), ("'--beta2': -0.1 is not in the range 0<=x<1",)),
+        ((*NEW, "--beta2", "nan"), ("a finite --beta2 expected, got nan",)),
         ((*NEW, "--average", "1"), ("'--average': 1.0 is not in the range 0<=x<1",)),
         ((*NEW, "--average", "nan"), ("a finite --average expected, got nan",)),
         ((*NEW, "--n-critic", "0"), ("'--n-critic': 0",)),
-        ((*NEW, "--loss", "hinge"), ("'hinge' is not one of", "minimax")),
+        ((*NEW, "--loss", "hinge"), ("'hinge' is not one of", "r1", "minimax")),
         ((*NEW, "--resume"), ("no run in", "OUT", "leave out --resume")),
         ((*NEW, "--dataset", "cifar10"), ("cifar10, 32 x 32 in 3 channels", "take maxout or mlp")),
         (
@@ -76,6 +80,9 @@ def test_a_mistake_costs_one_line_exit_code_2_and_no_file(arguments, says, tmp_p
     ("change", "says"),
     [
         (lambda c: c.pop("settings"), "KeyError: 'settings'"),
+        (lambda c: c["settings"].pop("beta1"), "missing 1 required positional argument: 'beta1'"),
+        (lambda c: c["settings"].update(decay=0.0), "unexpected keyword argument 'decay'"),
+        (lambda c: c["settings"].update(beta2="q"), "beta2 is of type str"),
         (lambda c: c["settings"].update(latent_dim=65), "Error(s) in loading state_dict"),
         (lambda c: c["settings"].update(latent_dim="q"), "latent_dim is of type str"),
         (lambda c: c["settings"].update(steps="q"), "steps is of type str"),
@@ -183,8 +190,11 @@ def test_help_answers_without_torch_and_shows_each_models_defaults():
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.endswith("False\n")
     said = " ".join(ran.stdout.split())
-    assert "Default: 0.0008 (maxout), 0.0002 (mlp), 0.0002 (conv)." in said
-    assert "Default: 100 (maxout), 100 (mlp), 64 (conv)." in said
+    for name in ("latent_dim", "lr_g", "beta1", "beta2", "average", "loss"):
+        own = ", ".join(f"{model.defaults[name]} ({key})" for key, model in MODELS.items())
+        assert f"Default: {own}." in said, name
+    assert "Default: 0.001 (maxout), 0.0002 (mlp), 0.002 (conv), 0.0002 (dcgan)." in said
+    assert "Default: r1 (maxout), non-saturating (mlp), r1 (conv)," in said
 
 
 def test_each_model_and_its_defaults_are_complete_and_draw_data_sets_of_the_library():
@@ -212,7 +222,7 @@ ONE_MORE = """
 from ganlib.runs import settings
 settings.MODELS["tiny"] = settings.Model(
     "a small pair", settings.mlp_pair, settings.GRAY,
-    {"latent_dim": 3, "lr_g": 1e-3, "lr_d": 2e-3, "decay": 0.0},
+    {"latent_dim": 3, "lr_g": 1e-3, "lr_d": 2e-3, **settings.USUAL},
 )
 settings.GAMES["swapped"] = settings.Game(
     "as an example", "ganlib.games:least_squares_loss_d", "ganlib.games:gan_loss_g"
@@ -235,7 +245,7 @@ def test_a_model_or_a_game_is_added_by_one_entry(tmp_path):
         return " ".join(ran.stdout.split())
 
     said = call("train", "--help")
-    for text in ("tiny a small pair", "swapped as an example", "64 (conv), 3 (tiny)"):
+    for text in ("tiny a small pair", "swapped as an example", "64 (dcgan), 3 (tiny)"):
         assert text in said
     out = str(tmp_path / "run")
     call("train", "tiny", "--loss", "swapped", "--batch-size", "4", "--steps", "2", "--out", out)

@@ -1,5 +1,6 @@
 """`ganlib train`: what a run's folder holds, what the options do, and how a run may fail."""
 
+import functools
 import importlib
 import json
 import shutil
@@ -37,6 +38,7 @@ def test_metrics_json_tells_what_the_run_was_made_by_and_on(run):
     assert told["resumed_by"] == []
     options = told["options"]
     assert (options["lr_g"], options["lr_d"], options["average"]) == (1e-3, 5e-4, 0.995)
+    assert (options["beta1"], options["beta2"], options["loss"]) == (0.0, 0.99, "r1")
     assert (options["device"], options["batch_size"], options["latent_dim"]) == ("cpu", 16, 64)
     scalars = checkpoint_of(run)["state"]["scalars"]
     for name, rows in scalars.items():
@@ -63,7 +65,7 @@ def test_grids_show_one_fixed_latent_sample_by_the_running_average_of_that_step(
     assert names == [f"step-{step:06d}.png" for step in (0, 25, 50, 60)]
     last = np.asarray(Image.open(run / "samples" / names[-1]))
     assert last.shape == (8 * 29 - 1, 8 * 29 - 1)
-    weights, generator = checkpoint_of(run)["state"]["average"], ConvGenerator(64)
+    weights, generator = checkpoint_of(run)["state"]["average"], ConvGenerator(64, channels=16)
     generator.load_state_dict({k.removeprefix("module."): v for k, v in weights.items()
                                if k != "n_averaged"})  # fmt: skip
     third = (255 * draw_pictures(generator, 64, 3, seed=1)[2, 0]).round().numpy()
@@ -112,10 +114,14 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
     assert slopes == {0.2}
     group = seen["state"].opt_d.param_groups[0]
     assert (group["lr"], group["betas"], group["fused"]) == (2e-4, (0.5, 0.999), True)
+    done("train", "conv", "--beta1", 0.25, "--beta2", 0.75, "--out", tmp_path / "other")
+    assert seen["losses"] == (games.r1_loss_d, games.gan_loss_g)
+    for optimizer in (seen["state"].opt_g, seen["state"].opt_d):
+        assert optimizer.param_groups[0]["betas"] == (0.25, 0.75)
 
 
 def test_bf16_rounds_the_forward_passes_and_little_else(tmp_path):
-    run = ["train", "conv", *SMALL, "--average", 0, "--steps", 2, "--out"]
+    run = ["train", "dcgan", *SMALL, "--average", 0, "--steps", 2, "--out"]
     done(*run, tmp_path / "fp32")
     done(*run, tmp_path / "bf16", "--bf16")
     a, b = (checkpoint_of(tmp_path / name)["state"]["discriminator"] for name in ("fp32", "bf16"))
@@ -162,6 +168,19 @@ def test_scalars_go_to_tensorboard_at_each_logged_step_and_a_resumed_run_purges(
     done(*run, "--steps", 53, "--resume")
     assert opened == [(tmp_path / "run" / "tensorboard", 0), (tmp_path / "run" / "tensorboard", 52)]
     assert [step for name, step in written if name == "grad/D"] == [50, 52, 53]
+
+
+@pytest.mark.parametrize("model", ["conv", "dcgan"])
+def test_a_compiled_run_with_r1_equals_a_plain_one(model, tmp_path, monkeypatch):
+    traced = functools.partial(torch.compile, backend="aot_eager")  # but for the compiler
+    monkeypatch.setattr(torch, "compile", functools.update_wrapper(traced, torch.compile))
+    run = ["train", model, "--loss", "r1", *SMALL, "--steps", 3, "--device", "cpu", "--out"]
+    done(*run, tmp_path / "plain")
+    done(*run, tmp_path / "traced", "--compile")
+    plain, found = (checkpoint_of(tmp_path / n)["state"]["scalars"] for n in ("plain", "traced"))
+    assert found.keys() == plain.keys() >= {"loss/D", "loss/G", "R1"}
+    for name, rows in plain.items():
+        assert torch.allclose(found[name], rows, rtol=1e-3), name
 
 
 def test_a_step_that_cannot_be_compiled_is_refused_in_one_line(tmp_path, monkeypatch):
@@ -229,7 +248,7 @@ def test_a_file_that_cannot_grow_ends_the_run_with_one_line_and_the_last_checkpo
     out, before = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     monkeypatch.setattr(cli, "_command", lambda: "ganlib")
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, before[1]))
     try:
         ran = ganlib_command("train", "conv", *SMALL, "--steps", 2, "--out", out)
     finally:
@@ -299,10 +318,11 @@ def strict(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-@pytest.mark.parametrize("model", ["maxout", "conv"])
+@pytest.mark.parametrize("model", ["maxout", "dcgan"])
 def test_no_json_of_a_run_that_diverges_holds_a_nan(model, tmp_path):
     out, table = tmp_path / "run", tmp_path / "table.json"
-    done("train", model, "--device", "cpu", *SMALL, "--lr", 1e5, "--steps", 6, "--out", out)
+    done("train", model, "--loss", "non-saturating", "--device", "cpu", *SMALL, "--lr", 1e4,
+         "--steps", 6, "--out", out)  # fmt: skip
     told = strict(out / "metrics.json")
     assert max(told["history"]["loss/G"]["value"]) > 1e6
     done("evaluate", out, "--n", 10, "--json", table)
@@ -341,7 +361,7 @@ def test_each_game_of_the_table_trains_by_the_two_losses_that_it_names(game, tmp
 
 def test_d_and_g_of_least_squares_go_toward_their_labels(tmp_path):
     """D tells real from generated data on the labels' scale, 1 and 0, better than at the start."""
-    done("train", "conv", "--loss", "least-squares", "--batch-size", 16, "--steps", 30,
+    done("train", "dcgan", "--loss", "least-squares", "--batch-size", 16, "--steps", 30,
          "--out", tmp_path / "run")  # fmt: skip
     scalars = checkpoint_of(tmp_path / "run")["state"]["scalars"]
     real, fake = (scalars[name][:, 1] for name in ("D(x)", "D(G(z))"))

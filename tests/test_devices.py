@@ -99,7 +99,6 @@ def test_the_command_lines_training_stays_on_the_device(model, loss, monkeypatch
         "model": model, "loss": loss, "device": "meta", "n_processes": 1}))  # fmt: skip
     state = training.new_state(settings, META_IMAGES)
     draw = image_sampler(META_IMAGES, 4, settings.latent_dim)
-    train(state, draw, *GAMES[loss].losses(), until=2, n_critic=2, progress=False,
-          before_step=lambda state: training.set_learning_rates(state, settings))  # fmt: skip
+    train(state, draw, *GAMES[loss].losses(), until=2, n_critic=2, progress=False)
     networks = state.generator, state.discriminator, state.sampling_generator
     assert_on_meta(t for network in networks for t in network.state_dict().values())

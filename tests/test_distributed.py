@@ -171,6 +171,7 @@ def test_a_resumed_run_of_two_processes_equals_an_uninterrupted_one_bit_for_bit(
         for name in ("grad/D", "grad/G"):
             contents["state"]["scalars"].pop(name)
     assert whole["state"]["step"] == 4
+    assert len(whole["state"]["scalars"]["R1"]) == 4  # a gradient of a gradient
     assert_equal(parts["state"], whole["state"])
     assert_equal(parts["random"], whole["random"])
 

@@ -14,6 +14,7 @@ from ganlib.games import (
     least_squares_loss_d,
     least_squares_loss_g,
     minimax_loss_g,
+    r1_loss_d,
 )
 from ganlib.losses import (
     discriminator_loss,
@@ -231,7 +232,62 @@ def test_least_squares_loss_d_is_that_of_the_batch_and_logs_ds_mean_outputs(game
     assert not any(v.requires_grad for v in logs.values())
 
 
-@pytest.mark.parametrize("loss_d", [gan_loss_d, least_squares_loss_d])
+class Quadratic(nn.Module):
+    """D whose logit is the sum over pixels of a x^2 / 2 + b x, so that its slope is a x + b."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor([[[0.5, -1.0, 2.0], [0.0, 0.3, -0.7]]]).double())
+        self.b = nn.Parameter(torch.tensor([[[1.0, 0.2, -0.4], [0.6, 0.0, 0.9]]]).double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.a * x.square() / 2 + self.b * x).flatten(1).sum(1)
+
+
+def quadratic_game(n: int) -> tuple[nn.Module, Quadratic, tuple[Tensor, Tensor]]:
+    """Images of 2 x 3 pixels, n real and four generated ones."""
+    generator = nn.Sequential(nn.Linear(2, 6), nn.Unflatten(1, (1, 2, 3))).double()
+    batch = torch.randn(n, 1, 2, 3).double() + 1, torch.randn(4, 2).double()
+    return generator, Quadratic(), batch
+
+
+@pytest.mark.parametrize(("n", "quarter"), [(1, 1), (3, 1), (8, 2)])
+def test_r1_is_the_mean_squared_slope_on_a_quarter_of_the_real_batch_and_half_of_it_is_paid(
+    n, quarter
+):
+    generator, discriminator, batch = quadratic_game(n)
+    loss, logs = r1_loss_d(generator, discriminator, batch)
+    x, a, b = (t.detach().numpy() for t in (batch[0][:quarter], discriminator.a, discriminator.b))
+    penalty = ((a * x + b) ** 2).sum((1, 2, 3)).mean()
+    plain, plain_logs = gan_loss_d(generator, discriminator, batch)
+    assert loss.item() == pytest.approx(plain.item() + penalty / 2, rel=1e-12)
+    assert {name: v.item() for name, v in logs.items()} == pytest.approx(
+        {name: v.item() for name, v in plain_logs.items()} | {"R1": penalty}, rel=1e-12
+    )
+    assert not any(v.requires_grad for v in logs.values())
+    weights = list(discriminator.parameters())
+    found = torch.autograd.grad(loss, weights)
+    rest = torch.autograd.grad(plain, weights)
+    for slope, other, derivative in zip(found, rest, [(a * x + b) * x, a * x + b], strict=True):
+        expected = derivative.mean(0)
+        assert np.allclose((slope - other).numpy(), expected, rtol=1e-10, atol=1e-12)
+    assert not batch[0].requires_grad
+
+
+@pytest.mark.parametrize("i", [0, 7])  # in the quarter whose slope is taken, and out of it
+def test_a_nan_in_a_real_sample_or_in_d_is_a_nan_in_the_loss_with_r1(i):
+    generator, discriminator, batch = quadratic_game(8)
+    assert r1_loss_d(generator, discriminator, batch)[0].isfinite()
+    batch[0][i, 0, 1, 0] = math.nan
+    loss, logs = r1_loss_d(generator, discriminator, batch)
+    assert loss.isnan()
+    assert logs["R1"].isnan() == (i == 0)
+    generator, discriminator, batch = quadratic_game(8)
+    discriminator.b.data[0, 1, 2] = math.nan
+    assert r1_loss_d(generator, discriminator, batch)[0].isnan()
+
+
+@pytest.mark.parametrize("loss_d", [gan_loss_d, r1_loss_d, least_squares_loss_d])
 def test_ds_loss_gives_gradients_to_the_discriminator_only(loss_d, game):
     generator, discriminator, _ = game
     loss_d(*game)[0].backward()
@@ -262,3 +318,9 @@ def test_generator_losses_equal_their_formulas_and_descend_them(game, loss_g, fo
             values.append(formula(logits((moved, discriminator, batch))[1]))
         expected = (values[0] - values[1]) / 2e-5
         assert weight.grad[i, j].item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("loss", [case[0] for case in ONE_SIDED.values()])
+def test_what_is_no_tensor_of_real_numbers_is_refused_as_logits(loss):
+    with pytest.raises(TypeError, match=r"^logits in a tensor expected, got \[1\.0\]$"):
+        loss([1.0])

@@ -264,3 +264,15 @@ def test_a_discriminator_outside_0_and_1_is_refused_and_quoted(bad):
 def test_a_discriminator_on_another_grid_is_refused_and_quoted():
     with pytest.raises(ValueError, match=r"grid expected, got \(2,\) and \(3,\)"):
         value(torch.tensor([0.5, 0.5]), P, Q, 1.0)
+
+
+def test_a_mass_of_1e_300_is_none_and_one_above_it_is():
+    least = torch.tensor([1e-300], dtype=torch.float64)
+    with pytest.raises(ValueError, match="positive mass expected, got mass 1e-300"):
+        normalize(least, 1.0)
+    assert normalize(2 * least, 1.0).item() == pytest.approx(1, rel=1e-15)
+
+
+def test_a_discriminator_in_float32_is_valued_in_float64():
+    d = torch.tensor([0.3, 0.6, 0.7])
+    assert value(d, P, Q, 1.0).item() == value(d.double(), P, Q, 1.0).item()

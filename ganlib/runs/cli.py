@@ -20,8 +20,8 @@ import click
 
 from ganlib.runs.settings import COMMON, DATASETS, GAMES, MODELS, TYPES, Settings, processes, settle
 
-POSITIVE, RATE = click.IntRange(1, 10**9), click.FloatRange(min=0, min_open=True)
-SEED = click.IntRange(0, 2**63 - 1)
+POSITIVE, SEED = click.IntRange(1, 10**9), click.IntRange(0, 2**63 - 1)
+RATE, SHARE = click.FloatRange(min=0, min_open=True), click.FloatRange(0, 1, max_open=True)
 OUT_OF_MEMORY = "out of memory: take a smaller --batch-size, --latent-dim or --n"
 
 
@@ -128,10 +128,9 @@ TRAIN_HELP = f"""Train MODEL until it has made its total of steps, and write the
 --loss, the game:
 {chr(10).join(f"{name:15} {game.description}" for name, game in GAMES.items())}
 
-Both players use Adam with betas (0.5, 0.999). maxout's learning rates fall linearly over the
-last 60 % of the total, to 2 %; where --resume raises the total they follow the new one from the
-step reached, and so rise again. Matrices are multiplied at torch's precision "medium":
-inputs rounded to bfloat16 on CPUs with AMX, exact float32 on others, TF32 on GPUs.
+Both players use Adam, at learning rates that stay as they are. Matrices are multiplied at torch's
+precision "medium": inputs rounded to bfloat16 on CPUs with AMX, exact float32 on others, TF32 on
+GPUs.
 
 --out gets checkpoint.pt (one before the first step, and at the end), metrics.json and
 samples/. A run that was stopped goes on with --resume as if it had not been, bit for bit on a
@@ -158,7 +157,9 @@ process, the recorded losses those of process 0. --resume takes as many processe
 @click.option("--lr", type=RATE, help="Adam's learning rate, of both players.")
 @setting("--lr-g", RATE, "G's learning rate.")
 @setting("--lr-d", RATE, "D's learning rate.")
-@setting("--average", click.FloatRange(0, 1, max_open=True), "Decay of G's running average, or 0.")
+@setting("--beta1", SHARE, "Adam's first beta, of both players.")
+@setting("--beta2", SHARE, "Adam's second beta, of both players.")
+@setting("--average", SHARE, "Decay of G's running average, or 0.")
 @setting("--n-critic", POSITIVE, "Updates of D for each of G.")
 @setting("--loss", click.Choice(list(GAMES)), "The losses of both players.")
 @setting("--seed", SEED, "Seed of all random numbers.")
@@ -167,8 +168,8 @@ process, the recorded losses those of process 0. --resume takes as many processe
     "--bf16",
     is_flag=True,
     default=None,
-    help="Forward passes in bfloat16: coarser; faster for conv, on GPUs, and on CPUs with bfloat16 "
-    "units that do not round float32 anyway (see below).",
+    help="Forward passes in bfloat16: coarser; faster for dcgan, on GPUs, and on CPUs with "
+    "bfloat16 units that do not round float32 anyway (see above).",
 )
 @click.option(
     "--compile",
@@ -253,11 +254,9 @@ def _train(options: dict[str, Any]) -> None:
 def _say_what_changes(settings: Settings, contents: dict[str, Any] | None) -> None:
     if contents is None or not _speaks():
         return
-    old = contents["settings"]
-    if settings.device != old.device:
-        click.echo(f"From {old.device} to {settings.device}: the random numbers start again.")
-    if settings.decay and settings.steps > old.steps:
-        click.echo("The learning rates follow the new total from here, and so rise again.")
+    old = contents["settings"].device
+    if settings.device != old:
+        click.echo(f"From {old} to {settings.device}: the random numbers start again.")
 
 
 def _settings_and_images(

@@ -55,7 +55,7 @@ def maxout_pair(latent_dim: int, shape: Shape, pixel_means: "Tensor | None") -> 
 
     means = pixel_means
     generator = MLPGenerator(latent_dim, image_shape=shape, batch_norm=True, pixel_means=means)
-    return generator, MaxoutDiscriminator(shape)
+    return generator, MaxoutDiscriminator(shape, dropout=(0.0, 0.0))
 
 
 def mlp_pair(latent_dim: int, shape: Shape, _: "Tensor | None") -> Pair:
@@ -70,35 +70,56 @@ def mlp_pair(latent_dim: int, shape: Shape, _: "Tensor | None") -> Pair:
 
 
 def conv_pair(latent_dim: int, _: Shape, __: "Tensor | None") -> Pair:
-    """The convolutional pair for 28 x 28 gray images."""
+    """Chapter 8's pair for 28 x 28 gray images."""
+    from ganlib.models import ConvDiscriminator, ConvGenerator
+
+    generator = ConvGenerator(latent_dim, channels=16)
+    return generator, ConvDiscriminator(batch_norm=False, hidden=256)
+
+
+def dcgan_pair(latent_dim: int, _: Shape, __: "Tensor | None") -> Pair:
+    """A pair by the rules of the DCGAN for 28 x 28 gray images."""
     from ganlib.models import ConvDiscriminator, ConvGenerator
 
     return ConvGenerator(latent_dim), ConvDiscriminator()
 
 
+USUAL: dict[str, Any] = {"beta1": 0.5, "beta2": 0.999, "average": 0.995, "loss": "non-saturating"}
+WITH_R1: dict[str, Any] = {"beta1": 0.0, "beta2": 0.99, "average": 0.995, "loss": "r1"}
 MODELS = {
     "maxout": Model(
-        "chapter 7's: batch-norm G 100-1200-1200-784, maxout D with dropout",
+        "chapter 7's: batch-norm G 100-1200-1200-784, maxout D",
         maxout_pair,
         DATASETS,
-        {"latent_dim": 100, "lr_g": 8e-4, "lr_d": 4e-4, "decay": 0.6},
+        {"latent_dim": 100, "lr_g": 1e-3, "lr_d": 1e-3, **WITH_R1},
     ),
     "mlp": Model(
         "of many tutorials: G 100-256-512-1024-784, D 784-1024-512-256-1",
         mlp_pair,
         DATASETS,
-        {"latent_dim": 100, "lr_g": 2e-4, "lr_d": 2e-4, "decay": 0.0},
+        {"latent_dim": 100, "lr_g": 2e-4, "lr_d": 2e-4, **USUAL},
     ),
     "conv": Model(
-        "convolutional, batch norm in both; gray images only",
+        "chapter 8's: batch norm in G; R1 and a hidden layer in D; gray images only",
         conv_pair,
         GRAY,
-        {"latent_dim": 64, "lr_g": 2e-4, "lr_d": 2e-4, "decay": 0.0},
+        {"latent_dim": 64, "lr_g": 2e-3, "lr_d": 2e-3, **WITH_R1},
+    ),
+    "dcgan": Model(
+        "by the rules of the DCGAN: batch norm in both; gray images only",
+        dcgan_pair,
+        GRAY,
+        {"latent_dim": 64, "lr_g": 2e-4, "lr_d": 2e-4, **USUAL},
     ),
 }
 GAMES = {
     "non-saturating": Game(
         "G raises log D(G(z))", "ganlib.games:gan_loss_d", "ganlib.games:gan_loss_g"
+    ),
+    "r1": Game(
+        "non-saturating; D also pays for its slope at real data",
+        "ganlib.games:r1_loss_d",
+        "ganlib.games:gan_loss_g",
     ),
     "minimax": Game(
         "G lowers log(1 - D(G(z)))", "ganlib.games:gan_loss_d", "ganlib.games:minimax_loss_g"
@@ -113,9 +134,7 @@ COMMON: dict[str, Any] = {
     "dataset": "mnist5k",
     "steps": 4000,
     "batch_size": 64,
-    "average": 0.995,
     "n_critic": 1,
-    "loss": "non-saturating",
     "seed": 0,
     "device": "auto",
     "bf16": False,
@@ -129,8 +148,8 @@ COMMON: dict[str, Any] = {
 class Settings:
     """What determines a run; its checkpoint carries it. `steps` is the total.
 
-    Over the last share `decay` of the steps the learning rates fall linearly to 2 %. `average` is
-    the decay of G's running average, 0 for none. `batch_size` is that of all processes together.
+    `beta1` and `beta2` are those of both players' Adam, `average` is the decay of G's running
+    average, 0 for none, and `batch_size` is that of all processes together.
     """
 
     model: str
@@ -140,7 +159,8 @@ class Settings:
     latent_dim: int
     lr_g: float
     lr_d: float
-    decay: float
+    beta1: float
+    beta2: float
     average: float
     n_critic: int
     loss: str
@@ -217,7 +237,7 @@ def check_fit(values: dict[str, Any]) -> None:
             f"{model} draws no images like those of {dataset}, {h} x {w} in {c} channels: take "
             f"{able}, or another --dataset"
         )
-    for name in ("lr_g", "lr_d", "average"):
+    for name in ("lr_g", "lr_d", "beta1", "beta2", "average"):
         if not math.isfinite(values[name]):
             raise ValueError(f"a finite --{option(name)} expected, got {values[name]}")
     batch, n = values["batch_size"], values["n_processes"]

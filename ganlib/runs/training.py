@@ -78,7 +78,7 @@ def new_state(settings: Settings, images: Tensor, contents: dict[str, Any] | Non
     generator, discriminator = generator.to(images.device), discriminator.to(images.device)
     average = running_average(generator, settings.average) if settings.average else None
     opt_g, opt_d = (
-        Adam(network.parameters(), lr, betas=(0.5, 0.999), fused=True)
+        Adam(network.parameters(), lr, betas=(settings.beta1, settings.beta2), fused=True)
         for network, lr in ((generator, settings.lr_g), (discriminator, settings.lr_d))
     )
     rng = torch.Generator(images.device).manual_seed(seed)
@@ -89,14 +89,6 @@ def new_state(settings: Settings, images: Tensor, contents: dict[str, Any] | Non
             load_state_dict(state, contents["state"] | ({"random": own} if moved else {}))
             set_random_states(state, own if moved else contents["random"][rank()])
     return state
-
-
-def set_learning_rates(state: State, settings: Settings) -> None:
-    """Both players' rates at this step; they fall over the last share `decay` of the total."""
-    left = 1 - state.step / settings.steps
-    factor = max(min(left / settings.decay, 1.0), 0.02) if settings.decay else 1.0
-    state.opt_g.param_groups[0]["lr"] = settings.lr_g * factor
-    state.opt_d.param_groups[0]["lr"] = settings.lr_d * factor
 
 
 def write_scalars(state: State, writer: Any) -> None:
@@ -144,7 +136,6 @@ def train_run(state: State, settings: Settings, images: Tensor, session: Session
     step = _compiled_step() if settings.compile else train_step
 
     def before_step(state: State) -> None:
-        set_learning_rates(state, settings)
         if state.step % LOG_EVERY == 0:
             write_scalars(state, session.writer)
 
